@@ -1,0 +1,201 @@
+"""Neurons: templates of neuron programs with named parameters, and their retiming.
+
+A :class:`Template` turns structural *options* (how it resets, when it fires) into a :class:`~ldsnn_compiler.ir.program.Program`
+and lists the numeric *parameters* the program reads. A :class:`Neuron` is a template with values. Templates register
+themselves when their file under ``ldsnn_compiler/ir/neurons`` (or a plug-in) is imported; a new neuron is one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.program import Program
+from ldsnn_compiler.ir.types import REAL, Signal
+
+Option = str | int | bool
+Options = Mapping[str, Option]
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor of the graph, by name: ``@conv1.weight``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"@{self.name}"
+
+
+Number = float | TensorRef
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A structural option: its default and, unless it is a number, the values it may take."""
+
+    default: Option
+    values: tuple[Option, ...] | None = None
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Param:
+    """A numeric parameter: a scalar, or a tensor per channel or per neuron. ``None`` means the caller must give it."""
+
+    default: float | None
+    doc: str = ""
+
+
+Retiming = Callable[["Neuron", int, int], "Neuron"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A family of neuron programs. ``retimings`` maps a method (``closed``, ``oneshot``) to a function (neuron, r, levels)."""
+
+    name: str
+    doc: str
+    params: Mapping[str, Param]
+    options: Mapping[str, Choice]
+    build: Callable[[Options], Program]
+    spiking: bool = True
+    retimings: Mapping[str, Retiming] = field(default_factory=dict)
+
+
+_TEMPLATES: dict[str, Template] = {}
+
+
+def register(template: Template) -> Template:
+    """Make a template known by its name; a second template of the same name is an error."""
+    if _TEMPLATES.get(template.name, template) is not template:
+        raise LdsnnError(f"a neuron template named {template.name!r} is registered already")
+    _TEMPLATES[template.name] = template
+    return template
+
+
+def template(name: str) -> Template:
+    """The registered template of that name."""
+    import ldsnn_compiler.ir.neurons  # noqa: F401  (registers the built-in ones)
+
+    if name not in _TEMPLATES:
+        raise LdsnnError(f"unknown neuron {name!r}, known are {', '.join(sorted(_TEMPLATES))}")
+    return _TEMPLATES[name]
+
+
+def templates() -> Mapping[str, Template]:
+    """All registered templates by name."""
+    import ldsnn_compiler.ir.neurons  # noqa: F401
+
+    return dict(sorted(_TEMPLATES.items()))
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """A template with values: the attribute of a ``neuron`` node.
+
+    ``settings`` holds what differs from the template's defaults, options and parameters alike, as sorted pairs.
+    ``substeps`` = r runs the program r times a timestep on the held input and emits the mean of the outputs (``micro`` retiming).
+    """
+
+    template: str
+    settings: tuple[tuple[str, Option | Number], ...] = ()
+    substeps: int = 1
+
+    @property
+    def family(self) -> Template:
+        return template(self.template)
+
+    @property
+    def options(self) -> Options:
+        """Every structural option with its value."""
+        given = dict(self.settings)
+        return {k: given.get(k, c.default) for k, c in self.family.options.items()}  # type: ignore[misc]
+
+    @property
+    def program(self) -> Program:
+        return _build(self.template, tuple(self.options.items()))
+
+    @property
+    def params(self) -> Mapping[str, Number]:
+        """The parameters that the program reads, with their values."""
+        given, known = dict(self.settings), self.family.params
+        return {k: given.get(k, known[k].default) for k in self.program.params}  # type: ignore[misc]
+
+    @property
+    def signal(self) -> Signal:
+        """Type of the emitted values: ``spike_value * count``, mean over the substeps."""
+        unit = self.params.get("spike_value", 1.0)
+        if not self.family.spiking or isinstance(unit, TensorRef) or unit <= 0:
+            return REAL
+        return Signal(int(self.options["max_count"]) * self.substeps, unit / self.substeps)
+
+    def with_(self, substeps: int | None = None, **settings: Option | Number) -> Neuron:
+        """A copy with some settings replaced."""
+        changed = neuron(self.template, **{**dict(self.settings), **settings})
+        return replace(changed, substeps=self.substeps if substeps is None else substeps)
+
+    def retime(self, r: int | Fraction, levels: int = 1, method: str = "closed") -> Neuron:
+        """The neuron that covers r of its former steps in one; see DESIGN, "Retiming".
+
+        ``micro`` works for every template and is exact for input that is constant within the step; ``levels`` then
+        follows from r. Other methods are the template's own.
+        """
+        r = Fraction(r)
+        if r == 1 and levels == max(1, int(self.options.get("max_count", 1))) or not self.family.spiking and r == 1:
+            return self
+        if method == "micro":
+            if r.denominator != 1:
+                raise LdsnnError(f"micro retiming needs a whole number of steps, not {r}")
+            return replace(self, substeps=self.substeps * int(r))
+        if method not in self.family.retimings:
+            known = ", ".join(sorted({"micro", *self.family.retimings}))
+            raise LdsnnError(f"neuron {self.template!r} has no {method!r} retiming, only {known}")
+        if self.substeps != 1:
+            raise LdsnnError(f"{method} retiming of a neuron that runs {self.substeps} substeps is not defined")
+        return self.family.retimings[method](self, r, levels)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        settings = [f"{k}={_text(v)}" for k, v in self.settings]
+        if self.substeps != 1:
+            settings.append(f"substeps={self.substeps}")
+        return f"{self.template}({', '.join(settings)})"
+
+
+def neuron(name: str, **settings: Option | Number) -> Neuron:
+    """Build a :class:`Neuron`; unknown or ill-typed settings and missing parameters are errors, all at once."""
+    family, kept, wrong = template(name), {}, []
+    for key, value in settings.items():
+        if key in family.options:
+            choice = family.options[key]
+            value = type(choice.default)(value) if not isinstance(value, TensorRef) else value
+            if choice.values is not None and value not in choice.values:
+                wrong.append(f"{key} is one of {', '.join(map(str, choice.values))}, not {value!r}")
+            if value != choice.default:
+                kept[key] = value
+        elif key in family.params:
+            value = value if isinstance(value, TensorRef) else float(value)
+            if value != family.params[key].default:
+                kept[key] = value
+        else:
+            wrong.append(f"has no setting {key!r}")
+    result = Neuron(name, tuple(sorted(kept.items())))
+    if not wrong:
+        wrong = [f"parameter {k!r} has no value" for k, v in result.params.items() if v is None]
+    if wrong:
+        raise LdsnnError(f"neuron {name!r}: {'; '.join(wrong)}")
+    return result
+
+
+@lru_cache(maxsize=None)
+def _build(name: str, options: tuple[tuple[str, Option], ...]) -> Program:
+    return template(name).build(dict(options))
+
+
+def _text(value: Option | Number) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | TensorRef) else repr(value)

@@ -1,0 +1,97 @@
+"""What spiking templates share: when a neuron fires, how much it emits and what the reset leaves.
+
+Symbols: ``h`` membrane after charging, ``n`` count fired (0..max_count), ``s = n * spike_value`` the emitted value,
+``v`` membrane kept.
+
+=====================  ==================================================================================================
+``compare``            ``ge``: n = [h >= threshold];  ``gt``: n = [h > threshold]
+``max_count`` k        1: binary;  k: n = clamp(floor(h / threshold), 0, k), for ``gt`` clamp(ceil(h / threshold) - 1, 0, k);
+                       0: unbounded
+``reset``              ``soft``: v = h - n * reset_charge;  ``hard``: v = v_reset where fired;  ``none``: v = h
+``reset_time``         ``now``; ``next_before_charge``: at the start of the next step, before the decay (hard) or, written after
+                       the decay as snnTorch does, ``h = charge(v) - n * reset_charge`` (soft); ``next_after_charge``: as before
+                       for soft, for hard ``h = v_reset`` where fired, so that step's input is lost
+``floor``              v = max(v, v_min) after the reset
+=====================  ==================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, TensorRef
+from ldsnn_compiler.ir.program import Program, program
+
+FIRING_OPTIONS: Mapping[str, Choice] = {
+    "compare": Choice("ge", ("ge", "gt"), "fire on h >= threshold or on h > threshold"),
+    "max_count": Choice(1, None, "most spikes a step; 1 is binary, 0 unbounded"),
+    "reset": Choice("soft", ("soft", "hard", "none"), "subtract, set to v_reset, or leave"),
+    "reset_time": Choice("now", ("now", "next_before_charge", "next_after_charge"), "when the reset takes effect"),
+    "own_reset_charge": Choice(False, (False, True), "soft reset subtracts reset_charge in place of threshold"),
+    "floor": Choice(False, (False, True), "clamp the membrane to v_min after the reset"),
+}
+FIRING_PARAMS: Mapping[str, Param] = {
+    "threshold": Param(1.0, "membrane at which the neuron fires"),
+    "reset_charge": Param(None, "what a soft reset subtracts per spike"),
+    "v_reset": Param(0.0, "membrane after a hard reset"),
+    "v_init": Param(0.0, "membrane before the first step"),
+    "v_min": Param(None, "least membrane"),
+    "spike_value": Param(1.0, "value of one emitted spike"),
+}
+
+
+def spiking(options: Options, charge: str, state: Mapping[str, str | float] | None = None, **sections: str) -> Program:
+    """Complete a charge equation (``h = ... v ... x``) with firing and reset; ``sections`` add synapse or reset lines."""
+    late, hard = options["reset_time"] != "now", options["reset"] == "hard"
+    before, after = "", ""
+    if late and options["reset"] != "none":
+        fired, spent = f"n0 = {count(options, 'v')}", f"n0 * {_reset_charge(options)}"
+        if not hard:
+            before, after = fired, f"h = h - {spent}"
+        elif options["reset_time"] == "next_before_charge":
+            before = f"{fired}; v = select(n0 > 0, v_reset, v)"
+        else:
+            before, after = fired, "h = select(n0 > 0, v_reset, h)"
+    keep = "v = h" if late or options["reset"] == "none" else _reset_now(options)
+    floor = "v = max(v, v_min)" if options["floor"] else ""
+    return program(
+        {"v": "v_init", **(state or {})},
+        synapse=sections.get("synapse", ""),
+        charge=(before, charge, after),
+        fire=(f"n = {count(options, 'h')}", "s = n * spike_value"),
+        reset=(keep, floor, sections.get("reset", "")),
+    )
+
+
+def count(options: Options, membrane: str) -> str:
+    """How often a neuron fires at this membrane."""
+    k, strict = int(options["max_count"]), options["compare"] == "gt"
+    if k == 1:
+        return f"{membrane} {'>' if strict else '>='} threshold"
+    whole = f"ceil({membrane} / threshold) - 1" if strict else f"floor({membrane} / threshold)"
+    return f"clamp({whole}, 0, {k})" if k else f"max({whole}, 0)"
+
+
+def _reset_charge(options: Options) -> str:
+    return "reset_charge" if options["own_reset_charge"] else "threshold"
+
+
+def _reset_now(options: Options) -> str:
+    if options["reset"] == "hard":
+        return "v = select(n > 0, v_reset, h)"
+    return f"v = h - n * {_reset_charge(options)}"
+
+
+def scaled(value: float | TensorRef, factor: float | Fraction, what: str) -> float:
+    """``value * factor`` for a scalar parameter; retiming a tensor parameter is the caller's to materialise."""
+    if isinstance(value, TensorRef):
+        raise LdsnnError(f"retiming needs a scalar {what}, {value} is a tensor; use method micro")
+    return float(value * factor)
+
+
+def per_level(neuron: Neuron, levels: int) -> dict[str, float]:
+    """Threshold, reset charge, initial membrane and spike value divided into ``levels`` equal charges."""
+    names = [n for n in ("threshold", "reset_charge", "v_init", "spike_value") if n in neuron.params]
+    return {n: scaled(neuron.params[n], Fraction(1, levels), n) for n in names}

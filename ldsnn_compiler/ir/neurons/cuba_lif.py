@@ -1,0 +1,27 @@
+"""Current-based LIF: a decaying synaptic current in front of the membrane (SpikingJelly CUBALIF, snnTorch Synaptic)."""
+
+from __future__ import annotations
+
+from ldsnn_compiler.ir.neuron import Options, Param, Template, register
+from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, spiking
+from ldsnn_compiler.ir.program import Program
+
+
+def build(options: Options) -> Program:
+    return spiking(options, "h = beta * v + i", state={"i": "i_init"}, synapse="i = alpha * i + x")
+
+
+CUBA_LIF = register(
+    Template(
+        "cuba_lif",
+        "Current-based leaky integrate-and-fire: i = alpha * i + x; h = beta * v + i.",
+        {
+            **FIRING_PARAMS,
+            "alpha": Param(0.9, "current decay per timestep"),
+            "beta": Param(0.8, "membrane decay per timestep"),
+            "i_init": Param(0.0, "current before the first step"),
+        },
+        FIRING_OPTIONS,
+        build,
+    )
+)

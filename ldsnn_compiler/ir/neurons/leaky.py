@@ -1,0 +1,51 @@
+"""Leaky integrate-and-fire in snnTorch's form: ``h = beta * v + x``, beta clamped to [0, 1] on import."""
+
+from __future__ import annotations
+
+from ldsnn_compiler.ir.neuron import Neuron, Options, Param, Template, register
+from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, per_level, scaled, spiking
+from ldsnn_compiler.ir.program import Program
+
+
+def build(options: Options) -> Program:
+    return spiking(options, "h = beta * v + x")
+
+
+def undelayed(neuron: Neuron) -> Neuron:
+    """The same neuron with its delayed subtract written as an immediate one of ``threshold / beta``.
+
+    ``beta * v + x - n * threshold == beta * (v - n * threshold / beta) + x``; use it before retiming, or the delay grows r-fold.
+    """
+    if neuron.options["reset"] != "soft" or neuron.options["reset_time"] == "now":
+        return neuron
+    charge = neuron.params.get("reset_charge", neuron.params["threshold"])
+    per_spike = scaled(charge, 1, "threshold") / scaled(neuron.params["beta"], 1, "beta")
+    return neuron.with_(reset_time="now", own_reset_charge=True, reset_charge=per_spike)
+
+
+def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
+    """Approximate: decay ``beta**r``, the held input's gain ``(1 - beta**r) / (1 - beta)`` moved into thresholds.
+
+    Drops the leak between the spikes of one coarse step, and what a hard reset would have discarded.
+    """
+    now, r = undelayed(neuron), int(r)
+    beta = scaled(now.params["beta"], 1, "beta")
+    gain = float(r) if beta == 1.0 else (1.0 - beta**r) / (1.0 - beta)
+    soft = now.with_(reset="soft", reset_time="now")
+    changes = per_level(soft, levels)
+    for name in ("threshold", "reset_charge", "v_init"):
+        if name in changes:
+            changes[name] /= gain
+    return soft.with_(max_count=levels, beta=beta**r, **changes)
+
+
+LEAKY = register(
+    Template(
+        "leaky",
+        "Leaky integrate-and-fire (snnTorch Leaky): h = beta * v + x.",
+        {**FIRING_PARAMS, "beta": Param(0.9, "membrane decay per timestep")},
+        FIRING_OPTIONS,
+        build,
+        retimings={"oneshot": oneshot},
+    )
+)

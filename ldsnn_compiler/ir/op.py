@@ -1,0 +1,227 @@
+"""What an op is: one declaration that the printer, parser, verifier, interpreter, documentation and ``ldsnn ops`` all read.
+
+An op is declared once, in a file under ``ldsnn_compiler/ir/ops`` (or a plug-in), by :func:`register`. Its reference semantics,
+``evaluate``, is PyTorch code over data ``[T, N, *shape]``; its lowering for the plain kernel, ``compute``, is a TVM tensor
+expression over the same axes. ``kind`` says how it may move in time:
+
+``linear``    acts on every step alone and commutes with averages over time
+``per_step``  acts on every step alone
+``scan``      carries state from step to step
+``time``      changes the time axis, nothing else
+``io``        enters or leaves the graph
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.neuron import Neuron, TensorRef
+from ldsnn_compiler.ir.types import REAL, Signal, Stream
+
+AttrValue = int | float | bool | str | Fraction | tuple[int, ...] | TensorRef | Neuron | Stream | None
+Tensors = Mapping[str, torch.Tensor]
+KINDS = ("linear", "per_step", "scan", "time", "io")
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True)
+class Attr:
+    """An attribute: its Python type, its default (``REQUIRED`` if it has none), the values it may take.
+
+    An attribute of type :class:`Stream` is the declared type of the node's result; the text form shows it there.
+    """
+
+    type: type
+    default: Any = REQUIRED
+    doc: str = ""
+    values: tuple[str, ...] | None = None
+    optional: bool = False
+
+    def coerce(self, value: Any) -> AttrValue:
+        """``value`` in this attribute's type; raises TypeError or ValueError with what was expected."""
+        if value is None and (self.optional or self.default is None):
+            return None
+        if self.type is tuple and isinstance(value, int | Sequence) and not isinstance(value, str):
+            return tuple(int(v) for v in ((value,) if isinstance(value, int) else value))
+        if self.type is Fraction and isinstance(value, int | Fraction):
+            return Fraction(value)
+        if self.type is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is not self.type:
+            raise TypeError(f"expected {self.type.__name__}, not {value!r}")
+        if self.values is not None and value not in self.values:
+            raise ValueError(f"expected one of {', '.join(self.values)}, not {value!r}")
+        return value  # type: ignore[no-any-return]
+
+
+@dataclass
+class Call:
+    """One use of an op: its attributes, operand types and tensors; at run time also its state and position in time."""
+
+    attrs: Mapping[str, AttrValue]
+    types: tuple[Stream, ...]
+    tensors: Tensors
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    first_step: int = 0
+    batch: int = 1
+
+    def __getitem__(self, name: str) -> Any:
+        return self.attrs[name]
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """The tensor that attribute ``name`` refers to, or None if it is unset."""
+        ref = self.attrs[name]
+        return self.tensors[ref.name] if isinstance(ref, TensorRef) else None
+
+
+Step = Callable[..., torch.Tensor]
+Infer = Callable[[Call], tuple[Stream, ...]]
+Evaluate = Callable[..., tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """The declaration of an op.
+
+    ``operands`` is (least, most), most None for any number. ``infer`` gives the result types and raises LdsnnError or
+    ValueError when operands do not fit. ``evaluate(call, *data)`` is the reference. ``compute(call, *data)`` builds the
+    plain kernel: TVM te tensors in, te tensor out, axes ``[T, N, *shape]``. ``weights`` names tensor attributes that are
+    synaptic weights. ``fan_out(call, i)`` gives, for each number in operand i of one sample and step, how many synaptic
+    updates a non-zero value there causes (``*shape``), or None if it causes none.
+    """
+
+    name: str
+    doc: str
+    kind: str
+    operands: tuple[int, int | None]
+    attrs: Mapping[str, Attr]
+    infer: Infer
+    evaluate: Evaluate
+    compute: Callable[..., Any] | None = None
+    weights: tuple[str, ...] = ()
+    fan_out: Callable[[Call, int], torch.Tensor | None] | None = None
+
+    @property
+    def acts_per_step(self) -> bool:
+        return self.kind in ("linear", "per_step")
+
+
+_OPS: dict[str, OpDef] = {}
+
+
+def register(op: OpDef) -> OpDef:
+    """Make an op known by its name; a second op of the same name is an error."""
+    if op.kind not in KINDS:
+        raise LdsnnError(f"op {op.name!r}: kind is one of {', '.join(KINDS)}, not {op.kind!r}")
+    if op.name in _OPS and _OPS[op.name] is not op:
+        raise LdsnnError(f"an op named {op.name!r} is registered already")
+    _OPS[op.name] = op
+    return op
+
+
+def op(name: str) -> OpDef:
+    """The registered op of that name."""
+    import ldsnn_compiler.ir.ops  # noqa: F401  (registers the built-in ones)
+
+    if name not in _OPS:
+        raise LdsnnError(f"unknown op {name!r}, known are {', '.join(sorted(_OPS))}")
+    return _OPS[name]
+
+
+def ops() -> Mapping[str, OpDef]:
+    """All registered ops by name."""
+    import ldsnn_compiler.ir.ops  # noqa: F401
+
+    return dict(sorted(_OPS.items()))
+
+
+SignalRule = Callable[[Call], Signal]
+
+
+def real_signal(call: Call) -> Signal:
+    """The result holds real numbers."""
+    return REAL
+
+
+def keep_signal(call: Call) -> Signal:
+    """The result holds the operand's events, moved or copied (zeros may be added)."""
+    return call.types[0].signal
+
+
+def per_step_op(
+    name: str,
+    doc: str,
+    step: Step,
+    *,
+    kind: str = "linear",
+    operands: tuple[int, int | None] = (1, 1),
+    attrs: Mapping[str, Attr] | None = None,
+    signal: SignalRule = real_signal,
+    compute: Callable[..., Any] | None = None,
+    weights: tuple[str, ...] = (),
+    fan_out: Callable[[Call, int], torch.Tensor | None] | None = None,
+) -> OpDef:
+    """Declare an op by what it does to one step, ``step(call, *x)`` on ``[B, *shape]``.
+
+    Its shape rule is that function run on PyTorch's meta device; time is folded into the batch.
+    """
+
+    def infer(call: Call) -> tuple[Stream, ...]:
+        first = same_time(call)
+        meta = Call(call.attrs, call.types, {k: v.to("meta") for k, v in _used(call).items()})
+        data = [torch.empty((1, *t.shape), device="meta") for t in call.types]
+        try:
+            shape = step(meta, *data).shape[1:]
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ValueError(str(error).splitlines()[0]) from None
+        return (first.with_(shape=tuple(shape), dtype="float32", signal=signal(call)),)
+
+    def evaluate(call: Call, *data: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        time_batch = data[0].shape[:2]
+        return (step(call, *(d.flatten(0, 1) for d in data)).unflatten(0, time_batch),)
+
+    if weights and fan_out is None:
+        fan_out = _fan_out_by_gradient(step, weights)
+    return register(OpDef(name, doc, kind, operands, attrs or {}, infer, evaluate, compute, weights, fan_out))
+
+
+def same_time(call: Call) -> Stream:
+    """The first operand's type; raises if the operands do not share T and dt."""
+    first = call.types[0]
+    if any((t.timesteps, t.dt) != (first.timesteps, first.dt) for t in call.types):
+        times = ", ".join(f"T={t.timesteps} dt={t.dt}" for t in call.types)
+        raise ValueError(f"operands differ in time: {times}; put a resample between them")
+    return first
+
+
+def _used(call: Call) -> dict[str, torch.Tensor]:
+    names = [v.name for v in call.attrs.values() if isinstance(v, TensorRef)]
+    return {n: call.tensors[n] for n in names}
+
+
+def _fan_out_by_gradient(step: Step, weights: tuple[str, ...]) -> Callable[[Call, int], torch.Tensor | None]:
+    """Fan-out exact at borders: the gradient of the summed outputs when every weight is 1."""
+
+    def fan_out(call: Call, operand: int) -> torch.Tensor | None:
+        names = {call.attrs[w].name for w in weights}  # type: ignore[union-attr]
+        ones = {k: torch.ones_like(v) if k in names else torch.zeros_like(v) for k, v in _used(call).items()}
+        x = torch.ones((1, *call.types[operand].shape), requires_grad=True)
+        with torch.enable_grad():
+            step(Call(call.attrs, call.types, ones), x).sum().backward()
+        assert x.grad is not None
+        return x.grad[0]
+
+    return fan_out

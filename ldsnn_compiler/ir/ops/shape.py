@@ -1,0 +1,37 @@
+"""Ops that move numbers without changing them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ldsnn_compiler.ir.op import Attr, Call, keep_signal, per_step_op
+
+
+def _flatten(call: Call, x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(1)
+
+
+def _reshape(call: Call, x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(x.shape[0], *call["shape"])
+
+
+def _slice(call: Call, x: torch.Tensor) -> torch.Tensor:
+    keep = slice(call["start"], call["stop"], call["step"])
+    return x[(slice(None),) * (1 + call["axis"]) + (keep,)]
+
+
+def _pad(call: Call, x: torch.Tensor) -> torch.Tensor:
+    if len(call["before"]) != x.ndim - 1 or len(call["after"]) != x.ndim - 1:
+        raise ValueError(f"before and after need one number for each of {x.ndim - 1} axes")
+    pairs = list(zip(call["before"], call["after"], strict=True))
+    return F.pad(x, [n for pair in reversed(pairs) for n in pair])
+
+
+FLATTEN = per_step_op("flatten", "all axes into one, row-major", _flatten, signal=keep_signal)
+RESHAPE = per_step_op("reshape", "the same numbers in another shape, row-major", _reshape, signal=keep_signal,
+                      attrs={"shape": Attr(tuple)})  # fmt: skip
+SLICE = per_step_op("slice", "x[start:stop:step] along one axis (0 is the channel)", _slice, signal=keep_signal,
+                    attrs={"axis": Attr(int), "start": Attr(int, 0), "stop": Attr(int, None), "step": Attr(int, 1)})  # fmt: skip
+PAD = per_step_op("pad", "zeros before and after each axis", _pad, signal=keep_signal,
+                  attrs={"before": Attr(tuple, doc="per axis"), "after": Attr(tuple, doc="per axis")})  # fmt: skip

@@ -1,0 +1,61 @@
+"""Capability markers: a test that needs something this machine lacks is skipped, by name and with the reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def data_folder() -> Path:
+    """The folder ``LDSNN_DATA`` names, or ``shared/data`` beside the checkout."""
+    return Path(os.environ.get("LDSNN_DATA", ROOT.parent / "shared" / "data"))
+
+
+def _missing_cuda() -> str:
+    return "" if torch.cuda.is_available() else "no CUDA device"
+
+
+def _missing_arm_emulation() -> str:
+    lacking = [tool for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64-static") if shutil.which(tool) is None]
+    return f"not on PATH: {', '.join(lacking)}" if lacking else ""
+
+
+def _missing_shared_data() -> str:
+    return "" if data_folder().is_dir() else "no data folder: set LDSNN_DATA"
+
+
+def _missing_package(name: str) -> Callable[[], str]:
+    return lambda: "" if find_spec(name) else f"{name} is not installed"
+
+
+MISSING: dict[str, Callable[[], str]] = {
+    "cuda": _missing_cuda,
+    "arm_emulation": _missing_arm_emulation,
+    "shared_data": _missing_shared_data,
+    "spikingjelly": _missing_package("spikingjelly"),
+    "snntorch": _missing_package("snntorch"),
+}
+"""Marker to a function that says what is missing for it, or "" when nothing is."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what a capability marker says cannot run here."""
+    reasons = {marker: missing() for marker, missing in MISSING.items()}
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data sets; use it only together with the ``shared_data`` marker."""
+    return data_folder()

@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate-penalty", type=float, default=0.5)
+    parser.add_argument("--rate-penalty", type=float, default=2.0)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -112,7 +112,9 @@ def main() -> None:
     train(net, splits, options.epochs, options.batch, options.rate_penalty)
     for timesteps in (16, 8, 4, 2, 1):
         print(f"report split, T={timesteps}: {accuracy(net, splits['report'], timesteps):.2%}")
-    print("firing rates of sn1, sn2, sn3 on the report split:", [f"{r:.3f}" for r in firing_rates(net, splits["report"])])
+    print(
+        "firing rates of sn1, sn2, sn3 on the report split:", [f"{r:.3f}" for r in firing_rates(net, splits["report"])]
+    )
     save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, options.out)
     print(f"wrote {options.out}")
 

@@ -67,7 +67,7 @@ class DigitsNet(nn.Module):
 
 
 def digits_model(timesteps: int = 16) -> nn.Module:
-    """The trained network in evaluation mode; ``timesteps`` other than 16 runs the same weights for longer or shorter."""
+    """The trained network in evaluation mode; ``timesteps`` other than 16 runs the same weights longer or shorter."""
     model = DigitsNet(timesteps)
     model.load_state_dict(load_file(WEIGHTS))
     return model.eval()

@@ -1,0 +1,178 @@
+"""The interpreter: the oracle. It runs a graph op by op with PyTorch, in float32, exactly as written.
+
+It is a ``torch.nn.Module`` whose parameters are the graph's weights; comparisons have surrogate gradients, so a scheduled
+graph can be fine-tuned and written back with :meth:`Interpreter.to_graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+import networkx as nx
+import torch
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.ir.graph import Graph, Node
+
+Data = tuple[torch.Tensor, ...]
+Observer = Callable[[Node, Data, Data], None]
+
+
+class Interpreter(torch.nn.Module):
+    """Runs ``graph``. State is explicit: ``state[node][variable]`` is ``[N, *shape]`` (a delay's buffer ``[steps, N, *shape]``).
+
+    ``observers`` are called as ``observer(node, inputs, outputs)`` with ``[T, N, *shape]`` data after each node.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.observers: list[Observer] = []
+        self.state: dict[str, dict[str, torch.Tensor]] = {}
+        self.base_step = 0
+        frozen = {n[k].name for n in graph.of("batch_norm") for k in ("mean", "var")}
+        self._names = {name: f"t{i}" for i, name in enumerate(sorted(graph.tensors))}
+        for name, attribute in self._names.items():
+            value = graph.tensors[name]
+            if value.is_floating_point() and name not in frozen:
+                self.register_parameter(attribute, torch.nn.Parameter(value.clone()))
+            else:
+                self.register_buffer(attribute, value.clone())
+        self._groups = _groups(graph)
+
+    # ---- running
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Data:
+        """A whole run in the user's layout: static ``[N, *shape]`` or sequence ``[T, N, *shape]``; one output or a tuple."""
+        data = [x[None] if node["time"] == "static" else x for node, x in zip(self.graph.inputs, inputs, strict=False)]
+        outputs = self.run(*data)
+        shown = [y[0] if node["time"] == "squeeze" else y for node, y in zip(self.graph.outputs, outputs, strict=True)]
+        return shown[0] if len(shown) == 1 else tuple(shown)
+
+    def run(self, *inputs: torch.Tensor) -> Data:
+        """A whole run from the initial state: ``[T, N, *shape]`` in, a tuple of ``[T, N, *shape]`` out, one per output."""
+        self.reset()
+        return self._advance(inputs, self.graph.base_timesteps)
+
+    def step(self, *inputs: torch.Tensor) -> Data:
+        """Go on by some granules of base steps (``graph.granule`` each); inputs hold that many steps' data.
+
+        Answers for those steps; after the whole window the answers together equal :meth:`run`.
+        """
+        first, granule = self.graph.inputs[0].type, self.graph.granule
+        covered = first.dt * inputs[0].shape[0]
+        if covered % granule:
+            raise LdsnnError(f"a step covers a multiple of {granule} base steps, the input covers {covered}")
+        return self._advance(inputs, int(covered))
+
+    def reset(self) -> None:
+        """Back to the state before the first step."""
+        self.state = {}
+        self.base_step = 0
+
+    def to_graph(self) -> Graph:
+        """The graph with this module's present weights."""
+        graph = self.graph.clone()
+        graph.tensors = {name: value.detach().clone() for name, value in self._tensors().items()}
+        return graph
+
+    # ---- inside
+
+    def _tensors(self) -> Mapping[str, torch.Tensor]:
+        return {name: getattr(self, attribute) for name, attribute in self._names.items()}
+
+    def _advance(self, inputs: Data, base_steps: int) -> Data:
+        self._check(inputs, base_steps)
+        values: dict[str, torch.Tensor] = {}
+        tensors, batch = self._tensors(), inputs[0].shape[1] if inputs else 1
+        given = {node.name: x for node, x in zip(self.graph.inputs, inputs, strict=True)}
+        for group in self._groups:
+            if len(group) > 1:
+                self._cycle(group, values, tensors, batch)
+                continue
+            node = group[0]
+            if node.op.name == "input":
+                outputs: Data = (given[node.name],)
+            else:
+                outputs = self._evaluate(node, tuple(values[o.name] for o in node.operands), tensors, batch)
+            self._record(node, values, outputs)
+        self.base_step += base_steps
+        return tuple(values[node.result.name] for node in self.graph.outputs)
+
+    def _evaluate(
+        self, node: Node, inputs: Data, tensors: Mapping[str, torch.Tensor], batch: int, offset: int = 0
+    ) -> Data:
+        dt = node.operands[0].type.dt if node.operands else Fraction(1)
+        call = self.graph.call(
+            node, state=self.state.setdefault(node.name, {}), first_step=int(self.base_step / dt) + offset, batch=batch
+        )
+        call.tensors = tensors
+        return node.op.evaluate(call, *inputs)
+
+    def _record(self, node: Node, values: dict[str, torch.Tensor], outputs: Data) -> None:
+        for result, data in zip(node.results, outputs, strict=True):
+            values[result.name] = data
+        inputs = tuple(values[o.name] for o in node.operands)
+        for observer in self.observers:
+            observer(node, inputs, outputs)
+
+    def _cycle(
+        self, group: tuple[Node, ...], values: dict[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], batch: int
+    ) -> None:
+        """Step all nodes of a cycle together; a delay gives what it holds, and takes its operand when the step is over."""
+        names = {n.name for n in group}
+        steps = self._cycle_steps(group, values)
+        collected: dict[str, list[torch.Tensor]] = {r.name: [] for n in group for r in n.results}
+        for t in range(steps):
+            now: dict[str, torch.Tensor] = {}
+            for node in group:
+                if node.op.name == "delay":
+                    outputs: Data = (self._held(node, batch)[:1],)
+                else:
+                    data = (now[o.name] if o.node.name in names else values[o.name][t : t + 1] for o in node.operands)
+                    outputs = self._evaluate(node, tuple(data), tensors, batch, t)
+                for result, y in zip(node.results, outputs, strict=True):
+                    now[result.name] = y
+                    collected[result.name].append(y)
+            for node in group:
+                if node.op.name == "delay":
+                    source = node.operands[0]
+                    x = now[source.name] if source.node.name in names else values[source.name][t : t + 1]
+                    self.state[node.name]["held"] = torch.cat([self._held(node, batch)[1:], x])
+        values.update({name: torch.cat(parts) for name, parts in collected.items()})
+        for node in group:
+            self._record(node, values, tuple(values[r.name] for r in node.results))
+
+    def _cycle_steps(self, group: tuple[Node, ...], values: Mapping[str, torch.Tensor]) -> int:
+        names = {n.name for n in group}
+        outside = [values[o.name].shape[0] for n in group for o in n.operands if o.node.name not in names]
+        return outside[0] if outside else group[0].type.timesteps
+
+    def _held(self, node: Node, batch: int) -> torch.Tensor:
+        state = self.state.setdefault(node.name, {})
+        if "held" not in state:
+            state["held"] = torch.zeros((node["steps"], batch, *node.type.shape))
+        return state["held"]
+
+    def _check(self, inputs: Data, base_steps: int) -> None:
+        nodes = self.graph.inputs
+        if len(inputs) != len(nodes):
+            raise LdsnnError(f"the network takes {len(nodes)} inputs, not {len(inputs)}")
+        problems = []
+        for node, x in zip(nodes, inputs, strict=True):
+            steps = base_steps / node.type.dt
+            expected = f"[{steps}, N, {', '.join(map(str, node.type.shape))}]"
+            if x.ndim < 2 or x.shape[0] != steps or tuple(x.shape[2:]) != node.type.shape:
+                problems.append(Problem(f"expected data {expected}, found {list(x.shape)}", where=node.path or node.name))
+        if problems:
+            raise LdsnnError(problems)
+
+
+def _groups(graph: Graph) -> tuple[tuple[Node, ...], ...]:
+    """Nodes in order; the nodes of one cycle together, at the place where all they need is known."""
+    rank = {node.name: i for i, node in enumerate(graph.nodes)}
+    condensed = nx.condensation(nx.DiGraph(graph.dag))
+    members = {c: sorted(data["members"], key=rank.__getitem__) for c, data in condensed.nodes(data=True)}
+    order = nx.lexicographical_topological_sort(condensed, key=lambda c: rank[members[c][0]])
+    return tuple(tuple(graph.node(n) for n in members[c]) for c in order)

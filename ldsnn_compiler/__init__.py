@@ -1,3 +1,55 @@
-"""Compiles spiking neural networks with a timestep count per layer: PyTorch or NIR in, tuned code out."""
+"""Compiles spiking neural networks with a timestep count per layer: PyTorch in, tuned code out.
+
+import ldsnn_compiler as ld
+net = ld.trace(model, example, timesteps=64)
+compiled = ld.compile(net, schedule="schedule.json", target="native")
+compiled(x); compiled.profile(x); compiled.save("net.ldsnn")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ldsnn_compiler.driver import compile as compile
+    from ldsnn_compiler.frontend import convert as convert
+    from ldsnn_compiler.frontend import trace as trace
+    from ldsnn_compiler.interp.module import Interpreter as Interpreter
+    from ldsnn_compiler.interp.work import count_work as count_work
+    from ldsnn_compiler.ir.graph import Graph as Graph
+    from ldsnn_compiler.ir.store import read_graph as read
+    from ldsnn_compiler.ir.store import write_graph as write
+    from ldsnn_compiler.ir.verify import verify as verify
+    from ldsnn_compiler.runtime import Compiled as Compiled
+    from ldsnn_compiler.runtime import load as load
+    from ldsnn_compiler.schedule import Schedule as Schedule
 
 __version__ = "0.1.0"
+
+#: public name -> (module, attribute); loaded on first use, so that the command line starts fast
+_PUBLIC = {
+    "Compiled": ("runtime", "Compiled"),
+    "Graph": ("ir.graph", "Graph"),
+    "Interpreter": ("interp.module", "Interpreter"),
+    "Schedule": ("schedule", "Schedule"),
+    "compile": ("driver", "compile"),
+    "convert": ("frontend", "convert"),
+    "count_work": ("interp.work", "count_work"),
+    "load": ("runtime", "load"),
+    "read": ("ir.store", "read_graph"),
+    "trace": ("frontend", "trace"),
+    "verify": ("ir.verify", "verify"),
+    "write": ("ir.store", "write_graph"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

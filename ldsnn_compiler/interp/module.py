@@ -1,7 +1,7 @@
 """The interpreter: the oracle. It runs a graph op by op with PyTorch, in float32, exactly as written.
 
-It is a ``torch.nn.Module`` whose parameters are the graph's weights; comparisons have surrogate gradients, so a scheduled
-graph can be fine-tuned and written back with :meth:`Interpreter.to_graph`.
+It is a ``torch.nn.Module`` whose parameters are the graph's weights; comparisons have surrogate gradients, so a
+scheduled graph can be fine-tuned and written back with :meth:`Interpreter.to_graph`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Observer = Callable[[Node, Data, Data], None]
 
 
 class Interpreter(torch.nn.Module):
-    """Runs ``graph``. State is explicit: ``state[node][variable]`` is ``[N, *shape]`` (a delay's buffer ``[steps, N, *shape]``).
+    """Runs ``graph``. State is explicit: ``state[node][variable]`` is ``[N, *shape]`` (a delay's buffer ``[steps, N,
+    *shape]``).
 
     ``observers`` are called as ``observer(node, inputs, outputs)`` with ``[T, N, *shape]`` data after each node.
     """
@@ -44,14 +45,16 @@ class Interpreter(torch.nn.Module):
     # ---- running
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Data:
-        """A whole run in the user's layout: static ``[N, *shape]`` or sequence ``[T, N, *shape]``; one output or a tuple."""
+        """A whole run in the user's layout: static ``[N, *shape]`` or sequence ``[T, N, *shape]``; one output or a
+        tuple."""
         data = [x[None] if node["time"] == "static" else x for node, x in zip(self.graph.inputs, inputs, strict=False)]
         outputs = self.run(*data)
         shown = [y[0] if node["time"] == "squeeze" else y for node, y in zip(self.graph.outputs, outputs, strict=True)]
         return shown[0] if len(shown) == 1 else tuple(shown)
 
     def run(self, *inputs: torch.Tensor) -> Data:
-        """A whole run from the initial state: ``[T, N, *shape]`` in, a tuple of ``[T, N, *shape]`` out, one per output."""
+        """A whole run from the initial state: ``[T, N, *shape]`` in, a tuple of ``[T, N, *shape]`` out, one per
+        output."""
         self.reset()
         return self._advance(inputs, self.graph.base_timesteps)
 
@@ -120,7 +123,8 @@ class Interpreter(torch.nn.Module):
     def _cycle(
         self, group: tuple[Node, ...], values: dict[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], batch: int
     ) -> None:
-        """Step all nodes of a cycle together; a delay gives what it holds, and takes its operand when the step is over."""
+        """Step all nodes of a cycle together; a delay gives what it holds, and takes its operand when the step is
+        over."""
         names = {n.name for n in group}
         steps = self._cycle_steps(group, values)
         collected: dict[str, list[torch.Tensor]] = {r.name: [] for n in group for r in n.results}
@@ -164,7 +168,9 @@ class Interpreter(torch.nn.Module):
             steps = base_steps / node.type.dt
             expected = f"[{steps}, N, {', '.join(map(str, node.type.shape))}]"
             if x.ndim < 2 or x.shape[0] != steps or tuple(x.shape[2:]) != node.type.shape:
-                problems.append(Problem(f"expected data {expected}, found {list(x.shape)}", where=node.path or node.name))
+                problems.append(
+                    Problem(f"expected data {expected}, found {list(x.shape)}", where=node.path or node.name)
+                )
         if problems:
             raise LdsnnError(problems)
 

@@ -47,7 +47,9 @@ def step(neuron: Neuron, params: Mapping[str, torch.Tensor], x: torch.Tensor, st
     return env
 
 
-def scan(neuron: Neuron, params: Mapping[str, torch.Tensor], x: torch.Tensor, state: Env) -> tuple[torch.Tensor, torch.Tensor]:
+def scan(
+    neuron: Neuron, params: Mapping[str, torch.Tensor], x: torch.Tensor, state: Env
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Emitted values and membrane ``[T, N, *shape]``; ``state`` is read and updated.
 
     Emits ``unit * count`` for events, with the count summed over the substeps; else the mean of the program's output.

@@ -17,7 +17,7 @@ class _Heaviside(torch.autograd.Function):
         return (x > 0 if strict else x >= 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (x,) = ctx.saved_tensors
         return ALPHA / 2 / (1 + (torch.pi / 2 * ALPHA * x) ** 2) * grad, None
 

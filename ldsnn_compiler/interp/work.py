@@ -1,8 +1,8 @@
 """Counting work: synaptic updates (exact at borders), neurons evaluated, densities - per layer, per sample.
 
-A *synaptic update* is one non-zero input meeting one synapse: non-zero inputs times fan-out, first layer, shortcuts that carry
-events and the readout included. *Weighted* counts each graded event as many times as its count. A *neuron evaluation* is one run
-of a neuron program for one neuron (substeps count).
+A *synaptic update* is one non-zero input meeting one synapse: non-zero inputs times fan-out, first layer, shortcuts
+that carry events and the readout included. *Weighted* counts each graded event as many times as its count. A *neuron
+evaluation* is one run of a neuron program for one neuron (substeps count).
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class WorkCounter:
             work.multiplications += updates
 
     def totals(self) -> dict[str, float]:
-        """``synaptic_updates``, ``synaptic_updates_weighted``, ``multiplications``, ``neurons_evaluated``, per sample."""
+        """``synaptic_updates``, ``synaptic_updates_weighted``, ``multiplications``, ``neurons_evaluated``, per
+        sample."""
         names = ("synaptic_updates", "synaptic_updates_weighted", "multiplications", "neurons_evaluated")
         return {n: sum(getattr(w, n) for w in self.layers.values()) / max(1, self.samples) for n in names}
 

@@ -1,7 +1,7 @@
 """The graph: nodes own their ordered operands; :class:`Graph` owns every mutation, the use lists and the types.
 
-``Graph.dag`` is a networkx ``MultiDiGraph`` over node names, one edge per operand keyed ``(result index, operand index)``;
-it serves ordering, matching, cycles and drawing, and it *is* the use list.
+``Graph.dag`` is a networkx ``MultiDiGraph`` over node names, one edge per operand keyed ``(result index, operand
+index)``; it serves ordering, matching, cycles and drawing, and it *is* the use list.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Node:
 
     __slots__ = ("_attrs", "_operands", "_results", "name", "op", "path", "placement")
 
-    def __init__(self, name: str, op: OpDef, operands: Sequence[Value], attrs: Mapping[str, AttrValue], path: str) -> None:
+    def __init__(
+        self, name: str, op: OpDef, operands: Sequence[Value], attrs: Mapping[str, AttrValue], path: str
+    ) -> None:
         self.name, self.op, self.path = name, op, path
         self._operands, self._attrs = tuple(operands), dict(attrs)
         self._results: tuple[Value, ...] = ()
@@ -84,7 +86,8 @@ class Node:
 
 
 class Graph:
-    """A network. ``base_timesteps`` is the number of base steps a whole run covers; ``tensors`` holds weights by name."""
+    """A network. ``base_timesteps`` is the number of base steps a whole run covers; ``tensors`` holds weights by
+    name."""
 
     def __init__(self, name: str = "net", base_timesteps: int = 1, stage: str = "traced") -> None:
         self.name, self.base_timesteps, self.stage = name, base_timesteps, stage
@@ -157,7 +160,7 @@ class Graph:
             return self.base_timesteps
         steps = {v.type.dt for n in self.nodes if n.name not in after for v in n.results} or {Fraction(1)}
         meet = Fraction(lcm(*(s.numerator for s in steps)), gcd(*(s.denominator for s in steps)))
-        return int(lcm(meet.numerator, 1))
+        return lcm(meet.numerator, 1)
 
     # ---- changing
 
@@ -195,12 +198,16 @@ class Graph:
         types = self._infer(node)
         node._results = tuple(Value(node, i, t) for i, t in enumerate(types))
         self._nodes[node.name] = node
-        self._rank[node.name] = max(self._rank.values(), default=0.0) + 1 if before is None else self._rank[before.name] - 1e-6
+        self._rank[node.name] = (
+            max(self._rank.values(), default=0.0) + 1 if before is None else self._rank[before.name] - 1e-6
+        )
         self.dag.add_node(node.name)
         self._connect(node)
         return node
 
-    def insert(self, op_name: str, value: Value, users: Iterable[tuple[Node, int]] | None = None, **kwargs: Any) -> Node:
+    def insert(
+        self, op_name: str, value: Value, users: Iterable[tuple[Node, int]] | None = None, **kwargs: Any
+    ) -> Node:
         """Add a one-operand node after ``value`` and hand its result to ``users`` (default: all present users)."""
         users = self.uses(value) if users is None else tuple(users)
         node = self.add(op_name, [value], **kwargs)
@@ -300,7 +307,9 @@ class Graph:
     def _infer(self, node: Node) -> tuple[Stream, ...]:
         low, high = node.op.operands
         if not low <= len(node.operands) or (high is not None and len(node.operands) > high):
-            raise LdsnnError(Problem(f"takes {low} to {high or 'any number of'} operands, not {len(node.operands)}", **_at(node)))
+            raise LdsnnError(
+                Problem(f"takes {low} to {high or 'any number of'} operands, not {len(node.operands)}", **_at(node))
+            )
         missing = [r.name for r in tensor_refs(node) if r.name not in self.tensors]
         if missing:
             raise LdsnnError(Problem(f"no tensor named {', '.join(missing)} in the graph", **_at(node)))

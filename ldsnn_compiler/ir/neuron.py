@@ -1,8 +1,9 @@
 """Neurons: templates of neuron programs with named parameters, and their retiming.
 
-A :class:`Template` turns structural *options* (how it resets, when it fires) into a :class:`~ldsnn_compiler.ir.program.Program`
-and lists the numeric *parameters* the program reads. A :class:`Neuron` is a template with values. Templates register
-themselves when their file under ``ldsnn_compiler/ir/neurons`` (or a plug-in) is imported; a new neuron is one file.
+A :class:`Template` turns structural *options* (how it resets, when it fires) into a
+:class:`~ldsnn_compiler.ir.program.Program` and lists the numeric *parameters* the program reads. A :class:`Neuron` is a
+template with values. Templates register themselves when their file under ``ldsnn_compiler/ir/neurons`` (or a plug-in)
+is imported; a new neuron is one file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.program import Program
@@ -55,7 +56,10 @@ Retiming = Callable[["Neuron", int, int], "Neuron"]
 
 @dataclass(frozen=True)
 class Template:
-    """A family of neuron programs. ``retimings`` maps a method (``closed``, ``oneshot``) to a function (neuron, r, levels)."""
+    """A family of neuron programs.
+
+    ``retimings`` maps a method (``closed``, ``oneshot``) to a function (neuron, r, levels).
+    """
 
     name: str
     doc: str
@@ -98,7 +102,8 @@ class Neuron:
     """A template with values: the attribute of a ``neuron`` node.
 
     ``settings`` holds what differs from the template's defaults, options and parameters alike, as sorted pairs.
-    ``substeps`` = r runs the program r times a timestep on the held input and emits the mean of the outputs (``micro`` retiming).
+    ``substeps`` = r runs the program r times a timestep on the held input and emits the mean of the outputs (``micro``
+    retiming).
     """
 
     template: str
@@ -145,7 +150,7 @@ class Neuron:
         follows from r. Other methods are the template's own.
         """
         r = Fraction(r)
-        if r == 1 and levels == max(1, int(self.options.get("max_count", 1))) or not self.family.spiking and r == 1:
+        if (r == 1 and levels == max(1, int(self.options.get("max_count", 1)))) or (not self.family.spiking and r == 1):
             return self
         if method == "micro":
             if r.denominator != 1:
@@ -167,7 +172,7 @@ class Neuron:
 
 def neuron(name: str, **settings: Option | Number) -> Neuron:
     """Build a :class:`Neuron`; unknown or ill-typed settings and missing parameters are errors, all at once."""
-    family, kept, wrong = template(name), {}, []
+    family, kept, wrong = template(name), dict[str, Option | Number](), list[str]()
     for key, value in settings.items():
         if key in family.options:
             choice = family.options[key]
@@ -190,7 +195,7 @@ def neuron(name: str, **settings: Option | Number) -> Neuron:
     return result
 
 
-@lru_cache(maxsize=None)
+@cache
 def _build(name: str, options: tuple[tuple[str, Option], ...]) -> Program:
     return template(name).build(dict(options))
 

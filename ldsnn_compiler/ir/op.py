@@ -1,8 +1,10 @@
-"""What an op is: one declaration that the printer, parser, verifier, interpreter, documentation and ``ldsnn ops`` all read.
+"""What an op is: one declaration that the printer, parser, verifier, interpreter, documentation and ``ldsnn ops`` all
+read.
 
-An op is declared once, in a file under ``ldsnn_compiler/ir/ops`` (or a plug-in), by :func:`register`. Its reference semantics,
-``evaluate``, is PyTorch code over data ``[T, N, *shape]``; its lowering for the plain kernel, ``compute``, is a TVM tensor
-expression over the same axes. ``kind`` says how it may move in time:
+An op is declared once, in a file under ``ldsnn_compiler/ir/ops`` (or a plug-in), by :func:`register`. Its reference
+semantics,
+``evaluate``, is PyTorch code over data ``[T, N, *shape]``; its lowering for the plain kernel, ``compute``, is a TVM
+tensor expression over the same axes. ``kind`` says how it may move in time:
 
 ``linear``    acts on every step alone and commutes with averages over time
 ``per_step``  acts on every step alone
@@ -50,7 +52,7 @@ class Attr:
     values: tuple[str, ...] | None = None
     optional: bool = False
 
-    def coerce(self, value: Any) -> AttrValue:
+    def coerce(self, value: Any) -> Any:
         """``value`` in this attribute's type; raises TypeError or ValueError with what was expected."""
         if value is None and (self.optional or self.default is None):
             return None
@@ -64,7 +66,7 @@ class Attr:
             raise TypeError(f"expected {self.type.__name__}, not {value!r}")
         if self.values is not None and value not in self.values:
             raise ValueError(f"expected one of {', '.join(self.values)}, not {value!r}")
-        return value  # type: ignore[no-any-return]
+        return value
 
 
 @dataclass
@@ -98,9 +100,9 @@ class OpDef:
 
     ``operands`` is (least, most), most None for any number. ``infer`` gives the result types and raises LdsnnError or
     ValueError when operands do not fit. ``evaluate(call, *data)`` is the reference. ``compute(call, *data)`` builds the
-    plain kernel: TVM te tensors in, te tensor out, axes ``[T, N, *shape]``. ``weights`` names tensor attributes that are
-    synaptic weights. ``fan_out(call, i)`` gives, for each number in operand i of one sample and step, how many synaptic
-    updates a non-zero value there causes (``*shape``), or None if it causes none.
+    plain kernel: TVM te tensors in, te tensor out, axes ``[T, N, *shape]``. ``weights`` names tensor attributes that
+    are synaptic weights. ``fan_out(call, i)`` gives, for each number in operand i of one sample and step, how many
+    synaptic updates a non-zero value there causes (``*shape``), or None if it causes none.
     """
 
     name: str

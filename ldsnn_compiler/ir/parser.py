@@ -31,7 +31,8 @@ class _Line:
     """A cursor over the tokens of one line."""
 
     def __init__(self, text: str, number: int, file: str) -> None:
-        self.text, self.number, self.file, self.tokens, self.at = text, number, file, [], 0
+        self.text, self.number, self.file, self.at = text, number, file, 0
+        self.tokens: list[tuple[str, str, int]] = []
         position = 0
         while position < len(text):
             match = _TOKEN.match(text, position)
@@ -40,7 +41,6 @@ class _Line:
             if match.lastgroup != "space":
                 self.tokens.append((str(match.lastgroup), match.group(), position))
             position = match.end()
-        self.tokens: list[tuple[str, str, int]]
 
     def fail(self, message: str, column: int | None = None) -> NoReturn:
         if column is None:
@@ -90,7 +90,8 @@ class _Line:
 def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None, file: str = "<text>") -> Graph:
     """Build the graph that ``text`` describes; :class:`ParseError` gives ``file:line:column``.
 
-    ``tensors`` supplies the weights by name. Without it zeros of the declared shape stand in, enough to inspect a graph.
+    ``tensors`` supplies the weights by name. Without it zeros of the declared shape stand in, enough to inspect a
+    graph.
     """
     graph: Graph | None = None
     delays: list[tuple[Node, list[str], _Line]] = []

@@ -8,9 +8,9 @@ A program has state variables with initial values and four sections, run in this
 ``reset``    the state kept for the next step.
 
 Assignments are written as Python expressions over ``+ - * /``, comparisons ``>= >``, and the functions
-``select(c, a, b)``, ``floor``, ``ceil``, ``min``, ``max`` and ``clamp(a, lo, hi)``. The rounding order is the order of the
-written operations; no target may contract or reassociate them. Names that are neither state, ``x`` nor assigned before
-are parameters. Every evaluator (interpreter, TIR emitter, quantiser) walks this one form.
+``select(c, a, b)``, ``floor``, ``ceil``, ``min``, ``max`` and ``clamp(a, lo, hi)``. The rounding order is the order of
+the written operations; no target may contract or reassociate them. Names that are neither state, ``x`` nor assigned
+before are parameters. Every evaluator (interpreter, TIR emitter, quantiser) walks this one form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import TypeVar
 
 from ldsnn_compiler.errors import LdsnnError
@@ -162,7 +162,7 @@ def _assignments(text: str | tuple[str, ...]) -> Iterator[Assign]:
             yield Assign(target.strip(), expression(value))
 
 
-@lru_cache(maxsize=None)
+@cache
 def expression(text: str) -> Expr:
     """Parse one expression; :class:`LdsnnError` names what is outside the language."""
     try:

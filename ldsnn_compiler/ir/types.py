@@ -1,8 +1,8 @@
 """Stream types: time belongs to the edge.
 
-Every value is a stream of ``timesteps`` steps, each ``dt`` base steps long (the base step is the source model's). The batch is
-a separate leading axis of the data, ``[T, N, *shape]``, and not part of the type. Values are *levels*: a constant x is x in
-every step whatever dt is.
+Every value is a stream of ``timesteps`` steps, each ``dt`` base steps long (the base step is the source model's). The
+batch is a separate leading axis of the data, ``[T, N, *shape]``, and not part of the type. Values are *levels*: a
+constant x is x in every step whatever dt is.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Stream:
         object.__setattr__(self, "dt", Fraction(self.dt))
         object.__setattr__(self, "shape", tuple(int(d) for d in self.shape))
         if self.timesteps < 1 or self.dt <= 0:
-            raise ValueError(f"a stream needs at least one timestep and a positive dt, not T={self.timesteps} dt={self.dt}")
+            raise ValueError(
+                f"a stream needs at least one timestep and a positive dt, not T={self.timesteps} dt={self.dt}"
+            )
         if any(d < 1 for d in self.shape):
             raise ValueError(f"a stream's dimensions are positive, not {self.shape}")
         if self.dtype not in DTYPES:

@@ -45,7 +45,9 @@ def verify(graph: Graph, stage: str | None = None) -> None:
     held = STAGES.index(stage or graph.stage)
     for each in RULES:
         if STAGES.index(each.stage) <= held:
-            problems = [Problem(f"{p.message} [{each.name}]", p.where, p.kind, p.attribute, p.hint) for p in each.check(graph)]
+            problems = [
+                Problem(f"{p.message} [{each.name}]", p.where, p.kind, p.attribute, p.hint) for p in each.check(graph)
+            ]
             if problems:
                 raise VerifyError(problems)
 
@@ -69,7 +71,11 @@ def uses(graph: Graph) -> Iterator[Problem]:
             yield _problem(node, "operands and use lists disagree")
         for operand in node.operands:
             owner = operand.node
-            if owner.name not in graph or graph.node(owner.name) is not owner or owner.results[operand.index] is not operand:
+            if (
+                owner.name not in graph
+                or graph.node(owner.name) is not owner
+                or owner.results[operand.index] is not operand
+            ):
                 yield _problem(node, f"operand %{operand.name} is not a value of this graph")
 
 

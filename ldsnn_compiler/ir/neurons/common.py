@@ -1,24 +1,27 @@
 """What spiking templates share: when a neuron fires, how much it emits and what the reset leaves.
 
 Symbols: ``h`` membrane after charging, ``n`` count fired (0..max_count), ``s = n * spike_value`` the emitted value,
-``v`` membrane kept.
+``v`` membrane kept. The options:
 
-=====================  ==================================================================================================
-``compare``            ``ge``: n = [h >= threshold];  ``gt``: n = [h > threshold]
-``max_count`` k        1: binary;  k: n = clamp(floor(h / threshold), 0, k), for ``gt`` clamp(ceil(h / threshold) - 1, 0, k);
-                       0: unbounded
-``reset``              ``soft``: v = h - n * reset_charge;  ``hard``: v = v_reset where fired;  ``none``: v = h
-``reset_time``         ``now``; ``next_before_charge``: at the start of the next step, before the decay (hard) or, written after
-                       the decay as snnTorch does, ``h = charge(v) - n * reset_charge`` (soft); ``next_after_charge``: as before
-                       for soft, for hard ``h = v_reset`` where fired, so that step's input is lost
-``floor``              v = max(v, v_min) after the reset
-=====================  ==================================================================================================
+``compare``
+    ``ge``: n = [h >= threshold]; ``gt``: n = [h > threshold].
+``max_count`` k
+    1: binary. k: n = clamp(floor(h / threshold), 0, k), for ``gt`` clamp(ceil(h / threshold) - 1, 0, k). 0: unbounded.
+``reset``
+    ``soft``: v = h - n * reset_charge. ``hard``: v = v_reset where fired. ``none``: v = h.
+``reset_time``
+    ``now``. ``next_before_charge``: at the start of the next step, before the decay (hard) or, written after the decay
+    as snnTorch does, ``h = charge(v) - n * reset_charge`` (soft). ``next_after_charge``: soft as before; for hard
+    ``h = v_reset`` where fired, so that step's input is lost.
+``floor``
+    v = max(v, v_min) after the reset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, TensorRef
@@ -43,7 +46,7 @@ FIRING_PARAMS: Mapping[str, Param] = {
 
 
 def spiking(options: Options, charge: str, state: Mapping[str, str | float] | None = None, **sections: str) -> Program:
-    """Complete a charge equation (``h = ... v ... x``) with firing and reset; ``sections`` add synapse or reset lines."""
+    """Complete a charge equation (``h = ... v ... x``) with firing and reset; ``sections`` add synapse or reset."""
     late, hard = options["reset_time"] != "now", options["reset"] == "hard"
     before, after = "", ""
     if late and options["reset"] != "none":
@@ -91,7 +94,7 @@ def scaled(value: float | TensorRef, factor: float | Fraction, what: str) -> flo
     return float(value * factor)
 
 
-def per_level(neuron: Neuron, levels: int) -> dict[str, float]:
+def per_level(neuron: Neuron, levels: int) -> dict[str, Any]:
     """Threshold, reset charge, initial membrane and spike value divided into ``levels`` equal charges."""
     names = [n for n in ("threshold", "reset_charge", "v_init", "spike_value") if n in neuron.params]
     return {n: scaled(neuron.params[n], Fraction(1, levels), n) for n in names}

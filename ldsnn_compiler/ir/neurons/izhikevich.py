@@ -1,6 +1,7 @@
 """Izhikevich's quadratic neuron as SpikingJelly discretises it.
 
-``h = v + (x + a0 (v - v_rest)(v - v_c) - w) / tau``; ``w += (a (h - v_rest) - w) / tau_w``, then ``w += b`` where it fired.
+``h = v + (x + a0 (v - v_rest)(v - v_c) - w) / tau``; ``w += (a (h - v_rest) - w) / tau_w``, then ``w += b`` where it
+fired.
 """
 
 from __future__ import annotations

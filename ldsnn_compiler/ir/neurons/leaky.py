@@ -14,7 +14,8 @@ def build(options: Options) -> Program:
 def undelayed(neuron: Neuron) -> Neuron:
     """The same neuron with its delayed subtract written as an immediate one of ``threshold / beta``.
 
-    ``beta * v + x - n * threshold == beta * (v - n * threshold / beta) + x``; use it before retiming, or the delay grows r-fold.
+    ``beta * v + x - n * threshold == beta * (v - n * threshold / beta) + x``; use it before retiming, or the delay
+    grows r-fold.
     """
     if neuron.options["reset"] != "soft" or neuron.options["reset_time"] == "now":
         return neuron

@@ -1,8 +1,8 @@
 """Leaky integrate-and-fire in SpikingJelly's form.
 
-``decay_input``: ``h = v + (x - (v - v_rest)) / tau``, else ``h = v - (v - v_rest) / tau + x``. With ``rate`` the division by tau
-becomes a multiplication by ``k`` (ParametricLIF's sigmoid(w)); with ``fused`` the form is ``h = v * (1 - 1/tau) + x``
-(SpikingJelly 0.0.0.0.14), the factor given as ``decay``.
+``decay_input``: ``h = v + (x - (v - v_rest)) / tau``, else ``h = v - (v - v_rest) / tau + x``. With ``rate`` the
+division by tau becomes a multiplication by ``k`` (ParametricLIF's sigmoid(w)); with ``fused`` the form is
+``h = v * (1 - 1/tau) + x`` (SpikingJelly 0.0.0.0.14), the factor given as ``decay``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ def build(options: Options) -> Program:
 
 
 def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
-    """Approximate: the exact leak over r steps of held input in one, then at most ``levels`` charges of ``threshold / levels``.
+    """Approximate: the exact leak over r steps of held input in one, then at most ``levels`` charges of ``threshold /
+    levels``.
 
-    Over r silent steps ``v - v_rest`` shrinks by ``d = (1 - 1/tau)**r``. With ``decay_input`` the held input contributes
+    Over r silent steps ``v - v_rest`` shrinks by ``d = (1 - 1/tau)**r``. With ``decay_input`` the held input
+    contributes
     ``(1 - d) * x``: the same equation with ``tau' = 1 / (1 - d)``. Without it the input's gain over r steps,
     ``(1 - d) * tau``, moves into threshold and v_init (the membrane is stored in units of that gain).
-    What it drops: the leak acts once per coarse step, before the reset, so charge above threshold leaks less; and what a
-    hard reset would have discarded is kept.
+    What it drops: the leak acts once per coarse step, before the reset, so charge above threshold leaks less; and what
+    a hard reset would have discarded is kept.
     """
     soft = neuron.with_(reset="soft", reset_time="now")
     tau, charges = _tau(neuron), per_level(soft, levels)

@@ -84,21 +84,52 @@ def _threshold(call: Call, x: torch.Tensor) -> torch.Tensor:
     from ldsnn_compiler.interp.surrogate import heaviside
 
     fired = heaviside(x - call["at"], call["compare"] == "gt")
-    return fired * call["value"]
+    return torch.mul(fired, call["value"])
 
 
-SCALE = per_step_op("scale", "y = by * x, by a number (factor) or a tensor per channel or per element", _scale,
-                    signal=_scale_signal,
-                    attrs={"factor": Attr(float, 1.0), "by": Attr(TensorRef, None, "in place of factor")})  # fmt: skip
-ADD = per_step_op("add", "elementwise sum, left to right", _add, operands=(2, None), signal=_add_signal, fan_out=_add_fan_out)
-CONCAT = per_step_op("concat", "operands one after another along axis (0 is the channel)", _concat, operands=(1, None),
-                     signal=_concat_signal, attrs={"axis": Attr(int, 0)})  # fmt: skip
-BATCH_NORM = per_step_op("batch_norm", "y = (x - mean) / sqrt(var + eps) * weight + bias, per channel (evaluation mode)", _batch_norm,
-                         attrs={"mean": Attr(TensorRef), "var": Attr(TensorRef), "weight": Attr(TensorRef, None),
-                                "bias": Attr(TensorRef, None), "eps": Attr(float, 1e-5)})  # fmt: skip
-MATMUL = per_step_op("matmul", "y = a b over the last two axes, both streams", _matmul, kind="per_step", operands=(2, 2),
-                     fan_out=_matmul_fan_out)  # fmt: skip
-THRESHOLD = per_step_op("threshold", "value where x >= at (or x > at), else 0; no state", _threshold, kind="per_step",
-                        attrs={"at": Attr(float, 1.0), "compare": Attr(str, "ge", values=("ge", "gt")),
-                               "value": Attr(float, 1.0)},
-                        signal=lambda call: Signal(1, call["value"]) if call["value"] > 0 else REAL)  # fmt: skip
+SCALE = per_step_op(
+    "scale",
+    "y = by * x, by a number (factor) or a tensor per channel or per element",
+    _scale,
+    signal=_scale_signal,
+    attrs={"factor": Attr(float, 1.0), "by": Attr(TensorRef, None, "in place of factor")},
+)
+ADD = per_step_op(
+    "add", "elementwise sum, left to right", _add, operands=(2, None), signal=_add_signal, fan_out=_add_fan_out
+)
+CONCAT = per_step_op(
+    "concat",
+    "operands one after another along axis (0 is the channel)",
+    _concat,
+    operands=(1, None),
+    signal=_concat_signal,
+    attrs={"axis": Attr(int, 0)},
+)
+BATCH_NORM = per_step_op(
+    "batch_norm",
+    "y = (x - mean) / sqrt(var + eps) * weight + bias, per channel (evaluation mode)",
+    _batch_norm,
+    attrs={
+        "mean": Attr(TensorRef),
+        "var": Attr(TensorRef),
+        "weight": Attr(TensorRef, None),
+        "bias": Attr(TensorRef, None),
+        "eps": Attr(float, 1e-5),
+    },
+)
+MATMUL = per_step_op(
+    "matmul",
+    "y = a b over the last two axes, both streams",
+    _matmul,
+    kind="per_step",
+    operands=(2, 2),
+    fan_out=_matmul_fan_out,
+)
+THRESHOLD = per_step_op(
+    "threshold",
+    "value where x >= at (or x > at), else 0; no state",
+    _threshold,
+    kind="per_step",
+    attrs={"at": Attr(float, 1.0), "compare": Attr(str, "ge", values=("ge", "gt")), "value": Attr(float, 1.0)},
+    signal=lambda call: Signal(1, call["value"]) if call["value"] > 0 else REAL,
+)

@@ -73,21 +73,49 @@ def _output_infer(call: Call) -> tuple[Stream, ...]:
     return call.types
 
 
-INPUT = register(OpDef(
-    "input", "data of the caller: [N, *shape] if static, else [T, N, *shape]", "io", (0, 0),
-    {"type": Attr(Stream), "time": Attr(str, "sequence", values=("static", "sequence"))}, _input_infer, lambda call: (),
-))  # fmt: skip
-CONSTANT = register(OpDef(
-    "constant", "a stored stream, value[T, *shape], the same for every sample", "io", (0, 0),
-    {"value": Attr(TensorRef), "dt": Attr(Fraction, Fraction(1))}, _constant_infer, _constant,
-))  # fmt: skip
-ENCODE = register(OpDef(
-    "encode", "direct: y = x; poisson: y[t] = [u(seed, t, sample, element) < x]; latency: y[t] = [round((1 - x)(T - 1)) == t]",
-    "scan", (1, 1),
-    {"code": Attr(str, values=("direct", "poisson", "latency")), "seed": Attr(int, 0)}, _encode_infer, _encode,
-))  # fmt: skip
-OUTPUT = register(OpDef(
-    "output", "a result of the network: [N, *shape] if squeezed, else [T, N, *shape]", "io", (1, 1),
-    {"time": Attr(str, "sequence", values=("squeeze", "sequence"))}, _output_infer, lambda call, x: (x,),
-))  # fmt: skip
+INPUT = register(
+    OpDef(
+        "input",
+        "data of the caller: [N, *shape] if static, else [T, N, *shape]",
+        "io",
+        (0, 0),
+        {"type": Attr(Stream), "time": Attr(str, "sequence", values=("static", "sequence"))},
+        _input_infer,
+        lambda call: (),
+    )
+)
+CONSTANT = register(
+    OpDef(
+        "constant",
+        "a stored stream, value[T, *shape], the same for every sample",
+        "io",
+        (0, 0),
+        {"value": Attr(TensorRef), "dt": Attr(Fraction, Fraction(1))},
+        _constant_infer,
+        _constant,
+    )
+)
+ENCODE = register(
+    OpDef(
+        "encode",
+        "direct: y = x; poisson: y[t] = [u(seed, t, sample, element) < x]; "
+        "latency: y[t] = [round((1 - x)(T - 1)) == t]",
+        "scan",
+        (1, 1),
+        {"code": Attr(str, values=("direct", "poisson", "latency")), "seed": Attr(int, 0)},
+        _encode_infer,
+        _encode,
+    )
+)
+OUTPUT = register(
+    OpDef(
+        "output",
+        "a result of the network: [N, *shape] if squeezed, else [T, N, *shape]",
+        "io",
+        (1, 1),
+        {"time": Attr(str, "sequence", values=("squeeze", "sequence"))},
+        _output_infer,
+        lambda call, x: (x,),
+    )
+)
 __all__ = ["CONSTANT", "ENCODE", "INPUT", "OUTPUT", "Signal", "hash_uniform"]

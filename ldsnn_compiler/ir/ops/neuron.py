@@ -23,7 +23,9 @@ def _infer(call: Call) -> tuple[Stream, ...]:
 def _check_param(name: str, value: torch.Tensor, source: Stream) -> None:
     fits = (value.ndim == 1 and value.shape[0] == source.shape[0]) or tuple(value.shape) == source.shape
     if not fits:
-        raise ValueError(f"parameter {name} of shape {tuple(value.shape)} is neither per channel nor per neuron of {source.shape}")
+        raise ValueError(
+            f"parameter {name} of shape {tuple(value.shape)} is neither per channel nor per neuron of {source.shape}"
+        )
 
 
 def _evaluate(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -38,7 +40,15 @@ def _evaluate(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return (values, membrane) if call["membrane"] else (values,)
 
 
-NEURON = register(OpDef(
-    "neuron", "synapse, charge, fire, reset of a neuron program, step after step; emits values and, if asked, the membrane after the reset",
-    "scan", (1, 1), {"neuron": Attr(Neuron), "membrane": Attr(bool, False)}, _infer, _evaluate,
-))  # fmt: skip
+NEURON = register(
+    OpDef(
+        "neuron",
+        "synapse, charge, fire, reset of a neuron program, step after step; emits values and, if asked, "
+        "the membrane after the reset",
+        "scan",
+        (1, 1),
+        {"neuron": Attr(Neuron), "membrane": Attr(bool, False)},
+        _infer,
+        _evaluate,
+    )
+)

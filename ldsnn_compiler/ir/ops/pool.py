@@ -53,11 +53,28 @@ def _adaptive_signal(call: Call) -> Signal:
     return _summed(call, prod(axis // size for axis, size in zip(axes, call["size"], strict=True)), True)
 
 
-AVG_POOL = per_step_op("avg_pool", "mean over windows; padding counts as zeros if count_include_pad", _avg, signal=_avg_signal,
-                       attrs={**_WINDOW, "count_include_pad": Attr(bool, True)})  # fmt: skip
-SUM_POOL = per_step_op("sum_pool", "sum over windows", _sum, attrs=_WINDOW,
-                       signal=lambda call: _summed(call, prod(call["kernel"]), False))  # fmt: skip
-MAX_POOL = per_step_op("max_pool", "largest value of each window", _max, kind="per_step", signal=keep_signal,
-                       attrs={**_WINDOW, "dilation": Attr(tuple)})  # fmt: skip
-ADAPTIVE_AVG_POOL = per_step_op("adaptive_avg_pool", "mean over windows that divide the input into size parts", _adaptive_avg,
-                                signal=_adaptive_signal, attrs={"size": Attr(tuple, doc="output, per axis")})  # fmt: skip
+AVG_POOL = per_step_op(
+    "avg_pool",
+    "mean over windows; padding counts as zeros if count_include_pad",
+    _avg,
+    signal=_avg_signal,
+    attrs={**_WINDOW, "count_include_pad": Attr(bool, True)},
+)
+SUM_POOL = per_step_op(
+    "sum_pool", "sum over windows", _sum, attrs=_WINDOW, signal=lambda call: _summed(call, prod(call["kernel"]), False)
+)
+MAX_POOL = per_step_op(
+    "max_pool",
+    "largest value of each window",
+    _max,
+    kind="per_step",
+    signal=keep_signal,
+    attrs={**_WINDOW, "dilation": Attr(tuple)},
+)
+ADAPTIVE_AVG_POOL = per_step_op(
+    "adaptive_avg_pool",
+    "mean over windows that divide the input into size parts",
+    _adaptive_avg,
+    signal=_adaptive_signal,
+    attrs={"size": Attr(tuple, doc="output, per axis")},
+)

@@ -29,9 +29,24 @@ def _pad(call: Call, x: torch.Tensor) -> torch.Tensor:
 
 
 FLATTEN = per_step_op("flatten", "all axes into one, row-major", _flatten, signal=keep_signal)
-RESHAPE = per_step_op("reshape", "the same numbers in another shape, row-major", _reshape, signal=keep_signal,
-                      attrs={"shape": Attr(tuple)})  # fmt: skip
-SLICE = per_step_op("slice", "x[start:stop:step] along one axis (0 is the channel)", _slice, signal=keep_signal,
-                    attrs={"axis": Attr(int), "start": Attr(int, 0), "stop": Attr(int, None), "step": Attr(int, 1)})  # fmt: skip
-PAD = per_step_op("pad", "zeros before and after each axis", _pad, signal=keep_signal,
-                  attrs={"before": Attr(tuple, doc="per axis"), "after": Attr(tuple, doc="per axis")})  # fmt: skip
+RESHAPE = per_step_op(
+    "reshape",
+    "the same numbers in another shape, row-major",
+    _reshape,
+    signal=keep_signal,
+    attrs={"shape": Attr(tuple)},
+)
+SLICE = per_step_op(
+    "slice",
+    "x[start:stop:step] along one axis (0 is the channel)",
+    _slice,
+    signal=keep_signal,
+    attrs={"axis": Attr(int), "start": Attr(int, 0), "stop": Attr(int, None), "step": Attr(int, 1)},
+)
+PAD = per_step_op(
+    "pad",
+    "zeros before and after each axis",
+    _pad,
+    signal=keep_signal,
+    attrs={"before": Attr(tuple, doc="per axis"), "after": Attr(tuple, doc="per axis")},
+)

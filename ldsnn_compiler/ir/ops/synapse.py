@@ -31,10 +31,24 @@ def _linear(call: Call, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, weight, call.tensor("bias"))
 
 
-CONV1D = per_step_op("conv1d", "y[o, p] = b[o] + sum_{c,k} w[o, c, k] x[c, p s - pad + k d]", _conv,
-                     attrs=_CONV_ATTRS, weights=("weight",))  # fmt: skip
-CONV2D = per_step_op("conv2d", "y[o, p, q] = b[o] + sum_{c,k,l} w[o, c, k, l] x[c, p s - pad + k d, q s - pad + l d]", _conv,
-                     attrs=_CONV_ATTRS, weights=("weight",))  # fmt: skip
-LINEAR = per_step_op("linear", "y[..., o] = b[o] + sum_i w[o, i] x[..., i]", _linear, weights=("weight",),
-                     attrs={"weight": Attr(TensorRef, doc="[out, in]"),
-                            "bias": Attr(TensorRef, None, "[out], added in every step")})  # fmt: skip
+CONV1D = per_step_op(
+    "conv1d",
+    "y[o, p] = b[o] + sum_{c,k} w[o, c, k] x[c, p s - pad + k d]",
+    _conv,
+    attrs=_CONV_ATTRS,
+    weights=("weight",),
+)
+CONV2D = per_step_op(
+    "conv2d",
+    "y[o, p, q] = b[o] + sum_{c,k,l} w[o, c, k, l] x[c, p s - pad + k d, q s - pad + l d]",
+    _conv,
+    attrs=_CONV_ATTRS,
+    weights=("weight",),
+)
+LINEAR = per_step_op(
+    "linear",
+    "y[..., o] = b[o] + sum_i w[o, i] x[..., i]",
+    _linear,
+    weights=("weight",),
+    attrs={"weight": Attr(TensorRef, doc="[out, in]"), "bias": Attr(TensorRef, None, "[out], added in every step")},
+)

@@ -90,18 +90,48 @@ def _readout(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return (call.state["kept"] / steps,)
 
 
-RESAMPLE = register(OpDef(
-    "resample", "steps of dt base steps each; mean: area average of the input over each step; repeat: each value held (dt divides)",
-    "time", (1, 1), {"dt": Attr(Fraction), "mode": Attr(str, "mean", values=("mean", "repeat"))}, _resample_infer, _resample,
-))  # fmt: skip
-SLICE_TIME = register(OpDef(
-    "slice_time", "the first steps only; conserves nothing", "time", (1, 1), {"steps": Attr(int)}, _slice_time_infer, _slice_time,
-))  # fmt: skip
-DELAY = register(OpDef(
-    "delay", "y[t] = x[t - steps], 0 before; a cycle runs through delays only", "scan", (0, 1),
-    {"steps": Attr(int, 1), "type": Attr(Stream, doc="type of operand and result")}, _delay_infer, _delay,
-))  # fmt: skip
-READOUT = register(OpDef(
-    "readout", "one value for the whole run: mean, largest or last over time", "time", (1, 1),
-    {"mode": Attr(str, "mean", values=("mean", "max", "last"))}, _readout_infer, _readout,
-))  # fmt: skip
+RESAMPLE = register(
+    OpDef(
+        "resample",
+        "steps of dt base steps each; mean: area average of the input over each step; "
+        "repeat: each value held (dt divides)",
+        "time",
+        (1, 1),
+        {"dt": Attr(Fraction), "mode": Attr(str, "mean", values=("mean", "repeat"))},
+        _resample_infer,
+        _resample,
+    )
+)
+SLICE_TIME = register(
+    OpDef(
+        "slice_time",
+        "the first steps only; conserves nothing",
+        "time",
+        (1, 1),
+        {"steps": Attr(int)},
+        _slice_time_infer,
+        _slice_time,
+    )
+)
+DELAY = register(
+    OpDef(
+        "delay",
+        "y[t] = x[t - steps], 0 before; a cycle runs through delays only",
+        "scan",
+        (0, 1),
+        {"steps": Attr(int, 1), "type": Attr(Stream, doc="type of operand and result")},
+        _delay_infer,
+        _delay,
+    )
+)
+READOUT = register(
+    OpDef(
+        "readout",
+        "one value for the whole run: mean, largest or last over time",
+        "time",
+        (1, 1),
+        {"mode": Attr(str, "mean", values=("mean", "max", "last"))},
+        _readout_infer,
+        _readout,
+    )
+)

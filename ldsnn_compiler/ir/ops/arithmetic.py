@@ -6,6 +6,7 @@ import torch
 
 from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.ir.op import Attr, Call, per_step_op
+from ldsnn_compiler.ir.ops import lowered
 from ldsnn_compiler.ir.types import REAL, Signal
 
 
@@ -93,9 +94,16 @@ SCALE = per_step_op(
     _scale,
     signal=_scale_signal,
     attrs={"factor": Attr(float, 1.0), "by": Attr(TensorRef, None, "in place of factor")},
+    compute=lowered.scale,
 )
 ADD = per_step_op(
-    "add", "elementwise sum, left to right", _add, operands=(2, None), signal=_add_signal, fan_out=_add_fan_out
+    "add",
+    "elementwise sum, left to right",
+    _add,
+    operands=(2, None),
+    signal=_add_signal,
+    fan_out=_add_fan_out,
+    compute=lowered.add,
 )
 CONCAT = per_step_op(
     "concat",
@@ -104,6 +112,7 @@ CONCAT = per_step_op(
     operands=(1, None),
     signal=_concat_signal,
     attrs={"axis": Attr(int, 0)},
+    compute=lowered.concat,
 )
 BATCH_NORM = per_step_op(
     "batch_norm",
@@ -116,6 +125,7 @@ BATCH_NORM = per_step_op(
         "bias": Attr(TensorRef, None),
         "eps": Attr(float, 1e-5),
     },
+    compute=lowered.batch_norm,
 )
 MATMUL = per_step_op(
     "matmul",
@@ -124,6 +134,7 @@ MATMUL = per_step_op(
     kind="per_step",
     operands=(2, 2),
     fan_out=_matmul_fan_out,
+    compute=lowered.matmul,
 )
 THRESHOLD = per_step_op(
     "threshold",
@@ -132,4 +143,5 @@ THRESHOLD = per_step_op(
     kind="per_step",
     attrs={"at": Attr(float, 1.0), "compare": Attr(str, "ge", values=("ge", "gt")), "value": Attr(float, 1.0)},
     signal=lambda call: Signal(1, call["value"]) if call["value"] > 0 else REAL,
+    compute=lowered.threshold,
 )

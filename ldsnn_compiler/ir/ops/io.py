@@ -8,6 +8,7 @@ import torch
 
 from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.ir.op import Attr, Call, OpDef, register
+from ldsnn_compiler.ir.ops import lowered
 from ldsnn_compiler.ir.types import REAL, SPIKE, Signal, Stream
 
 _MASK = 0xFFFFFFFF
@@ -93,6 +94,7 @@ CONSTANT = register(
         {"value": Attr(TensorRef), "dt": Attr(Fraction, Fraction(1))},
         _constant_infer,
         _constant,
+        compute=lowered.constant,
     )
 )
 ENCODE = register(
@@ -105,6 +107,7 @@ ENCODE = register(
         {"code": Attr(str, values=("direct", "poisson", "latency")), "seed": Attr(int, 0)},
         _encode_infer,
         _encode,
+        compute=lowered.encode,
     )
 )
 OUTPUT = register(

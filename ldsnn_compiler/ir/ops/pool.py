@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ldsnn_compiler.ir.op import Attr, Call, keep_signal, per_step_op
+from ldsnn_compiler.ir.ops import lowered
 from ldsnn_compiler.ir.types import REAL, Signal
 
 _WINDOW = {"kernel": Attr(tuple, doc="window, per axis"), "stride": Attr(tuple, doc="per axis"), "padding": Attr(tuple)}
@@ -20,8 +21,11 @@ def _avg(call: Call, x: torch.Tensor) -> torch.Tensor:
 
 
 def _sum(call: Call, x: torch.Tensor) -> torch.Tensor:
-    pool: Callable[..., torch.Tensor] = F.avg_pool2d if len(call["kernel"]) == 2 else F.avg_pool1d
-    return pool(x, call["kernel"], call["stride"], call["padding"], False, True) * float(prod(call["kernel"]))
+    kernel, stride, padding = call["kernel"], call["stride"], call["padding"]
+    if len(kernel) == 2:
+        return F.avg_pool2d(x, kernel, stride, padding, divisor_override=1)
+    row = F.avg_pool2d(x[..., None, :], (1, *kernel), (1, *stride), (0, *padding), divisor_override=1)
+    return row.squeeze(-2)
 
 
 def _max(call: Call, x: torch.Tensor) -> torch.Tensor:
@@ -59,9 +63,15 @@ AVG_POOL = per_step_op(
     _avg,
     signal=_avg_signal,
     attrs={**_WINDOW, "count_include_pad": Attr(bool, True)},
+    compute=lowered.avg_pool,
 )
 SUM_POOL = per_step_op(
-    "sum_pool", "sum over windows", _sum, attrs=_WINDOW, signal=lambda call: _summed(call, prod(call["kernel"]), False)
+    "sum_pool",
+    "sum over windows",
+    _sum,
+    attrs=_WINDOW,
+    signal=lambda call: _summed(call, prod(call["kernel"]), False),
+    compute=lowered.sum_pool,
 )
 MAX_POOL = per_step_op(
     "max_pool",
@@ -70,6 +80,7 @@ MAX_POOL = per_step_op(
     kind="per_step",
     signal=keep_signal,
     attrs={**_WINDOW, "dilation": Attr(tuple)},
+    compute=lowered.max_pool,
 )
 ADAPTIVE_AVG_POOL = per_step_op(
     "adaptive_avg_pool",
@@ -77,4 +88,5 @@ ADAPTIVE_AVG_POOL = per_step_op(
     _adaptive_avg,
     signal=_adaptive_signal,
     attrs={"size": Attr(tuple, doc="output, per axis")},
+    compute=lowered.adaptive_avg_pool,
 )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ldsnn_compiler.ir.op import Attr, Call, keep_signal, per_step_op
+from ldsnn_compiler.ir.ops import lowered
 
 
 def _flatten(call: Call, x: torch.Tensor) -> torch.Tensor:
@@ -28,13 +29,20 @@ def _pad(call: Call, x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, [n for pair in reversed(pairs) for n in pair])
 
 
-FLATTEN = per_step_op("flatten", "all axes into one, row-major", _flatten, signal=keep_signal)
+FLATTEN = per_step_op(
+    "flatten",
+    "all axes into one, row-major",
+    _flatten,
+    signal=keep_signal,
+    compute=lowered.flatten,
+)
 RESHAPE = per_step_op(
     "reshape",
     "the same numbers in another shape, row-major",
     _reshape,
     signal=keep_signal,
     attrs={"shape": Attr(tuple)},
+    compute=lowered.reshape,
 )
 SLICE = per_step_op(
     "slice",
@@ -42,6 +50,7 @@ SLICE = per_step_op(
     _slice,
     signal=keep_signal,
     attrs={"axis": Attr(int), "start": Attr(int, 0), "stop": Attr(int, None), "step": Attr(int, 1)},
+    compute=lowered.slice_,
 )
 PAD = per_step_op(
     "pad",
@@ -49,4 +58,5 @@ PAD = per_step_op(
     _pad,
     signal=keep_signal,
     attrs={"before": Attr(tuple, doc="per axis"), "after": Attr(tuple, doc="per axis")},
+    compute=lowered.pad,
 )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.ir.op import Attr, Call, per_step_op
+from ldsnn_compiler.ir.ops import lowered
 
 _CONV_ATTRS = {
     "weight": Attr(TensorRef, doc="[out, in / groups, *kernel]"),
@@ -37,6 +38,7 @@ CONV1D = per_step_op(
     _conv,
     attrs=_CONV_ATTRS,
     weights=("weight",),
+    compute=lowered.conv,
 )
 CONV2D = per_step_op(
     "conv2d",
@@ -44,6 +46,7 @@ CONV2D = per_step_op(
     _conv,
     attrs=_CONV_ATTRS,
     weights=("weight",),
+    compute=lowered.conv,
 )
 LINEAR = per_step_op(
     "linear",
@@ -51,4 +54,5 @@ LINEAR = per_step_op(
     _linear,
     weights=("weight",),
     attrs={"weight": Attr(TensorRef, doc="[out, in]"), "bias": Attr(TensorRef, None, "[out], added in every step")},
+    compute=lowered.linear,
 )

@@ -7,6 +7,7 @@ from fractions import Fraction
 import torch
 
 from ldsnn_compiler.ir.op import Attr, Call, OpDef, register
+from ldsnn_compiler.ir.ops import lowered
 from ldsnn_compiler.ir.types import REAL, Stream
 
 
@@ -100,6 +101,7 @@ RESAMPLE = register(
         {"dt": Attr(Fraction), "mode": Attr(str, "mean", values=("mean", "repeat"))},
         _resample_infer,
         _resample,
+        compute=lowered.resample,
     )
 )
 SLICE_TIME = register(
@@ -111,6 +113,7 @@ SLICE_TIME = register(
         {"steps": Attr(int)},
         _slice_time_infer,
         _slice_time,
+        compute=lowered.slice_time,
     )
 )
 DELAY = register(

@@ -7,7 +7,7 @@ scheduled graph can be fine-tuned and written back with :meth:`Interpreter.to_gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
+from dataclasses import dataclass
 
 import networkx as nx
 import torch
@@ -17,6 +17,13 @@ from ldsnn_compiler.ir.graph import Graph, Node
 
 Data = tuple[torch.Tensor, ...]
 Observer = Callable[[Node, Data, Data], None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    tensors: Mapping[str, torch.Tensor]
+    batch: int
+    base_steps: int
 
 
 class Interpreter(torch.nn.Module):
@@ -88,29 +95,31 @@ class Interpreter(torch.nn.Module):
     def _advance(self, inputs: Data, base_steps: int) -> Data:
         self._check(inputs, base_steps)
         values: dict[str, torch.Tensor] = {}
-        tensors, batch = self._tensors(), inputs[0].shape[1] if inputs else 1
+        run = _Run(self._tensors(), inputs[0].shape[1] if inputs else 1, base_steps)
         given = {node.name: x for node, x in zip(self.graph.inputs, inputs, strict=True)}
         for group in self._groups:
             if len(group) > 1:
-                self._cycle(group, values, tensors, batch)
+                self._cycle(group, values, run)
                 continue
             node = group[0]
             if node.op.name == "input":
                 outputs: Data = (given[node.name],)
             else:
-                outputs = self._evaluate(node, tuple(values[o.name] for o in node.operands), tensors, batch)
+                outputs = self._evaluate(node, tuple(values[o.name] for o in node.operands), run)
             self._record(node, values, outputs)
         self.base_step += base_steps
         return tuple(values[node.result.name] for node in self.graph.outputs)
 
-    def _evaluate(
-        self, node: Node, inputs: Data, tensors: Mapping[str, torch.Tensor], batch: int, offset: int = 0
-    ) -> Data:
-        dt = node.operands[0].type.dt if node.operands else Fraction(1)
+    def _evaluate(self, node: Node, inputs: Data, run: _Run, offset: int = 0) -> Data:
+        dt = (node.operands or node.results)[0].type.dt
         call = self.graph.call(
-            node, state=self.state.setdefault(node.name, {}), first_step=int(self.base_step / dt) + offset, batch=batch
+            node,
+            state=self.state.setdefault(node.name, {}),
+            first_step=int(self.base_step / dt) + offset,
+            steps=int(run.base_steps / dt),
+            batch=run.batch,
         )
-        call.tensors = tensors
+        call.tensors = run.tensors
         return node.op.evaluate(call, *inputs)
 
     def _record(self, node: Node, values: dict[str, torch.Tensor], outputs: Data) -> None:
@@ -120,9 +129,7 @@ class Interpreter(torch.nn.Module):
         for observer in self.observers:
             observer(node, inputs, outputs)
 
-    def _cycle(
-        self, group: tuple[Node, ...], values: dict[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], batch: int
-    ) -> None:
+    def _cycle(self, group: tuple[Node, ...], values: dict[str, torch.Tensor], run: _Run) -> None:
         """Step all nodes of a cycle together; a delay gives what it holds, and takes its operand when the step is
         over."""
         names = {n.name for n in group}
@@ -132,10 +139,10 @@ class Interpreter(torch.nn.Module):
             now: dict[str, torch.Tensor] = {}
             for node in group:
                 if node.op.name == "delay":
-                    outputs: Data = (self._held(node, batch)[:1],)
+                    outputs: Data = (self._held(node, run.batch)[:1],)
                 else:
                     data = (now[o.name] if o.node.name in names else values[o.name][t : t + 1] for o in node.operands)
-                    outputs = self._evaluate(node, tuple(data), tensors, batch, t)
+                    outputs = self._evaluate(node, tuple(data), run, t)
                 for result, y in zip(node.results, outputs, strict=True):
                     now[result.name] = y
                     collected[result.name].append(y)
@@ -143,7 +150,7 @@ class Interpreter(torch.nn.Module):
                 if node.op.name == "delay":
                     source = node.operands[0]
                     x = now[source.name] if source.node.name in names else values[source.name][t : t + 1]
-                    self.state[node.name]["held"] = torch.cat([self._held(node, batch)[1:], x])
+                    self.state[node.name]["held"] = torch.cat([self._held(node, run.batch)[1:], x])
         values.update({name: torch.cat(parts) for name, parts in collected.items()})
         for node in group:
             self._record(node, values, tuple(values[r.name] for r in node.results))

@@ -71,13 +71,17 @@ class Attr:
 
 @dataclass
 class Call:
-    """One use of an op: its attributes, operand types and tensors; at run time also its state and position in time."""
+    """One use of an op: its attributes, operand types and tensors; at run time also its state and position in time.
+
+    ``first_step`` and ``steps`` say which steps of the operand (of the result, if there is none) are being run.
+    """
 
     attrs: Mapping[str, AttrValue]
     types: tuple[Stream, ...]
     tensors: Tensors
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     first_step: int = 0
+    steps: int = 0
     batch: int = 1
 
     def __getitem__(self, name: str) -> Any:

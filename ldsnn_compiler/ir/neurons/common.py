@@ -7,6 +7,8 @@ Symbols: ``h`` membrane after charging, ``n`` count fired (0..max_count), ``s = 
     ``ge``: n = [h >= threshold]; ``gt``: n = [h > threshold].
 ``max_count`` k
     1: binary. k: n = clamp(floor(h / threshold), 0, k), for ``gt`` clamp(ceil(h / threshold) - 1, 0, k). 0: unbounded.
+    With ``own_reset_charge`` the first spike takes threshold and each further one reset_charge:
+    n = clamp(floor((h - threshold) / reset_charge) + 1, 0, k), for ``gt`` ceil((h - threshold) / reset_charge).
 ``reset``
     ``soft``: v = h - n * reset_charge. ``hard``: v = v_reset where fired. ``none``: v = h.
 ``reset_time``
@@ -73,7 +75,11 @@ def count(options: Options, membrane: str) -> str:
     k, strict = int(options["max_count"]), options["compare"] == "gt"
     if k == 1:
         return f"{membrane} {'>' if strict else '>='} threshold"
-    whole = f"ceil({membrane} / threshold) - 1" if strict else f"floor({membrane} / threshold)"
+    if options["own_reset_charge"]:
+        further = f"({membrane} - threshold) / reset_charge"
+        whole = f"ceil({further})" if strict else f"floor({further}) + 1"
+    else:
+        whole = f"ceil({membrane} / threshold) - 1" if strict else f"floor({membrane} / threshold)"
     return f"clamp({whole}, 0, {k})" if k else f"max({whole}, 0)"
 
 
@@ -98,3 +104,25 @@ def per_level(neuron: Neuron, levels: int) -> dict[str, Any]:
     """Threshold, reset charge, initial membrane and spike value divided into ``levels`` equal charges."""
     names = [n for n in ("threshold", "reset_charge", "v_init", "spike_value") if n in neuron.params]
     return {n: scaled(neuron.params[n], Fraction(1, levels), n) for n in names}
+
+
+def leaky_oneshot(neuron: Neuron, levels: int, gain: float, unit: float) -> Neuron:
+    """Firing and reset of a leaky neuron that covers r steps in one; the caller sets the decay. Approximate.
+
+    Over r steps of held input a silent membrane goes from v to d**r v + G x; the step itself has gain g. ``gain`` is
+    G / g, ``unit`` what the membrane is divided by (1, or G where the step's equation leaves no room for G). Fires at
+    the former threshold, so subthreshold trajectories are exact; a spike of r / k former ones subtracts what those,
+    spread evenly over the r steps, would have left at the end, threshold * gain / k. What it drops: when within the
+    step the spikes fell, and what a hard reset would have discarded.
+    """
+    charge = neuron.params["reset_charge" if neuron.options["own_reset_charge"] else "threshold"]
+    return neuron.with_(
+        reset="soft",
+        reset_time="now",
+        max_count=levels,
+        own_reset_charge=True,
+        threshold=scaled(neuron.params["threshold"], 1 / unit, "threshold"),
+        reset_charge=scaled(charge, gain / levels / unit, "reset charge"),
+        v_init=scaled(neuron.params["v_init"], 1 / unit, "v_init"),
+        spike_value=scaled(neuron.params["spike_value"], 1 / levels, "spike_value"),
+    )

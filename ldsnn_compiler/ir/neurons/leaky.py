@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ldsnn_compiler.ir.neuron import Neuron, Options, Param, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, per_level, scaled, spiking
+from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, scaled, spiking
 from ldsnn_compiler.ir.program import Program
 
 
@@ -25,19 +25,15 @@ def undelayed(neuron: Neuron) -> Neuron:
 
 
 def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
-    """Approximate: decay ``beta**r``, the held input's gain ``(1 - beta**r) / (1 - beta)`` moved into thresholds.
+    """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): beta becomes beta**r, g is 1.
 
-    Drops the leak between the spikes of one coarse step, and what a hard reset would have discarded.
+    The delayed subtract is written as an immediate one first; the membrane is kept in units of G.
     """
-    now, r = undelayed(neuron), int(r)
+    now = undelayed(neuron)
     beta = scaled(now.params["beta"], 1, "beta")
-    gain = float(r) if beta == 1.0 else (1.0 - beta**r) / (1.0 - beta)
-    soft = now.with_(reset="soft", reset_time="now")
-    changes = per_level(soft, levels)
-    for name in ("threshold", "reset_charge", "v_init"):
-        if name in changes:
-            changes[name] /= gain
-    return soft.with_(max_count=levels, beta=beta**r, **changes)
+    decay = beta ** int(r)
+    gain = float(r) if beta == 1.0 else (1.0 - decay) / (1.0 - beta)
+    return leaky_oneshot(now, levels, gain, gain).with_(beta=decay)
 
 
 LEAKY = register(

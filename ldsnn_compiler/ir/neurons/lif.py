@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, per_level, scaled, spiking
+from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, scaled, spiking
 from ldsnn_compiler.ir.program import Program
 
 
@@ -23,26 +23,19 @@ def build(options: Options) -> Program:
 
 
 def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
-    """Approximate: the exact leak over r steps of held input in one, then at most ``levels`` charges of ``threshold /
-    levels``.
+    """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): d = 1 - 1/tau becomes d**r.
 
-    Over r silent steps ``v - v_rest`` shrinks by ``d = (1 - 1/tau)**r``. With ``decay_input`` the held input
-    contributes
-    ``(1 - d) * x``: the same equation with ``tau' = 1 / (1 - d)``. Without it the input's gain over r steps,
-    ``(1 - d) * tau``, moves into threshold and v_init (the membrane is stored in units of that gain).
-    What it drops: the leak acts once per coarse step, before the reset, so charge above threshold leaks less; and what
-    a hard reset would have discarded is kept.
+    With ``decay_input`` g = 1/tau and G = 1 - d**r: the same equation with ``tau' = 1 / G``. Without it g = 1 and
+    G = (1 - d**r) tau, in which units the membrane is then kept.
     """
-    soft = neuron.with_(reset="soft", reset_time="now")
-    tau, charges = _tau(neuron), per_level(soft, levels)
+    tau = _tau(neuron)
     decay = (1.0 - 1.0 / tau) ** int(r)
+    gain = (1.0 - decay) * tau
     if neuron.options["decay_input"] and neuron.options["form"] != "fused":
-        return soft.with_(max_count=levels, form="tau", tau=1.0 / (1.0 - decay), **charges)
+        return leaky_oneshot(neuron, levels, gain, 1.0).with_(form="tau", tau=1.0 / (1.0 - decay))
     if neuron.params.get("v_rest", 0.0) != 0.0:
         raise LdsnnError("oneshot retiming of an LIF neuron without decay_input needs v_rest = 0; use micro")
-    gain = (1.0 - decay) * tau
-    scaled_charges = {k: v if k == "spike_value" else v / gain for k, v in charges.items()}
-    return soft.with_(max_count=levels, form="fused", decay=decay, **scaled_charges)
+    return leaky_oneshot(neuron, levels, gain, gain).with_(form="fused", decay=decay)
 
 
 def _tau(neuron: Neuron) -> float:

@@ -49,6 +49,7 @@ def _constant_infer(call: Call) -> tuple[Stream, ...]:
 def _constant(call: Call) -> tuple[torch.Tensor, ...]:
     value = call.tensor("value")
     assert value is not None
+    value = value[call.first_step : call.first_step + call.steps]
     return (value[:, None].expand(-1, call.batch, *value.shape[1:]),)
 
 

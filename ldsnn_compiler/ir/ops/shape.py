@@ -23,9 +23,9 @@ def _slice(call: Call, x: torch.Tensor) -> torch.Tensor:
 
 
 def _pad(call: Call, x: torch.Tensor) -> torch.Tensor:
-    if len(call["before"]) != x.ndim - 1 or len(call["after"]) != x.ndim - 1:
-        raise ValueError(f"before and after need one number for each of {x.ndim - 1} axes")
-    pairs = list(zip(call["before"], call["after"], strict=True))
+    if len(call["low"]) != x.ndim - 1 or len(call["high"]) != x.ndim - 1:
+        raise ValueError(f"low and high need one number for each of {x.ndim - 1} axes")
+    pairs = list(zip(call["low"], call["high"], strict=True))
     return F.pad(x, [n for pair in reversed(pairs) for n in pair])
 
 
@@ -57,6 +57,6 @@ PAD = per_step_op(
     "zeros before and after each axis",
     _pad,
     signal=keep_signal,
-    attrs={"before": Attr(tuple, doc="per axis"), "after": Attr(tuple, doc="per axis")},
+    attrs={"low": Attr(tuple, doc="zeros before, per axis"), "high": Attr(tuple, doc="zeros after, per axis")},
     compute=lowered.pad,
 )

@@ -1,0 +1,147 @@
+"""Neuron programs: the equations, their options, and retiming against its definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from zoo import dyadic
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.interp.neuron import scan
+from ldsnn_compiler.ir.neuron import Neuron, neuron, template, templates
+from ldsnn_compiler.ir.neurons.leaky import undelayed
+from ldsnn_compiler.ir.program import expression, program
+
+
+def run(cell: Neuron, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and membrane of a neuron with scalar parameters."""
+    return scan(cell, {k: torch.tensor(v) for k, v in cell.params.items()}, x, {})
+
+
+def held(cell: Neuron, x: torch.Tensor, r: int) -> torch.Tensor:
+    """The definition of retiming: repeat the input r times, run the original neuron, average its outputs."""
+    values, _ = run(cell, x.repeat_interleave(r, 0))
+    return values.unflatten(0, (-1, r)).mean(1)
+
+
+@pytest.mark.parametrize("text", ["h = v ** 2", "h = exp(v)", "h = v +", "h = v if x else 0", "h = min(v)"])
+def test_outside_the_language(text: str) -> None:
+    with pytest.raises(LdsnnError, match="neuron program"):
+        program({"v": 0.0}, charge=text, output="h")
+
+
+def test_expression_text_reads_back() -> None:
+    for text in ("v + (x - (v - r)) / tau", "select(h >= th, -1.5, clamp(floor(h), 0, 3))", "-x * 2"):
+        assert str(expression(str(expression(text)))) == str(expression(text))
+
+
+def test_every_template_runs_and_describes_itself() -> None:
+    x = dyadic(6, 2, 3)
+    for name in templates():
+        values, membrane = run(neuron(name), x)
+        assert values.shape == membrane.shape == x.shape
+        assert template(name).doc
+        assert set(neuron(name).params) <= set(template(name).params)
+
+
+def test_unknown_settings_are_all_named() -> None:
+    with pytest.raises(LdsnnError, match=r"reset is one of.*has no setting 'colour'"):
+        neuron("if", reset="sideways", colour="red")
+    with pytest.raises(LdsnnError, match="'v_min' has no value"):
+        neuron("if", floor=True)
+
+
+@pytest.mark.parametrize("compare", ["ge", "gt"])
+@pytest.mark.parametrize("max_count", [0, 1, 3])
+def test_counts(compare: str, max_count: int) -> None:
+    h = torch.tensor([-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 9.0])
+    counts, _ = run(neuron("if", compare=compare, max_count=max_count), h[None])
+    most = max_count or 99
+    for value, count in zip(h.tolist(), counts[0].tolist(), strict=True):
+        fired = [n for n in range(1, most + 1) if (value >= n if compare == "ge" else value > n)]
+        assert count == len(fired), value
+
+
+def test_reset_times() -> None:
+    x = torch.tensor([1.5, 0.5, 0.5, 0.5])[:, None]
+    membranes = {
+        time: run(neuron("leaky", beta=0.5, compare="gt", reset="hard", reset_time=time), x)[1][:, 0].tolist()
+        for time in ("now", "next_before_charge", "next_after_charge")
+    }
+    assert membranes == {
+        "now": [0.0, 0.5, 0.75, 0.875],
+        "next_before_charge": [1.5, 0.5, 0.75, 0.875],
+        "next_after_charge": [1.5, 0.0, 0.5, 0.75],
+    }
+
+
+def test_floor_and_own_reset_charge() -> None:
+    _, membrane = run(neuron("if", floor=True, v_min=-0.5), torch.tensor([[-3.0]]))
+    assert membrane.item() == -0.5
+    _, membrane = run(neuron("if", own_reset_charge=True, reset_charge=1.5), torch.tensor([[2.0]]))
+    assert membrane.item() == 0.5
+
+
+@pytest.mark.parametrize("r", [2, 4, 8])
+def test_closed_retiming_of_if_is_exact_for_constant_input(r: int) -> None:
+    """k = r levels: the spikes of r steps under constant input that starts on a whole charge, emitted at once."""
+    cell = neuron("if", threshold=0.5)
+    for x in (0.0, 0.125, 0.25, 0.5):
+        current = torch.full((3, 1), x)
+        expected = held(cell, current, r)
+        values, _ = run(cell.retime(r, levels=r), current)
+        assert torch.equal(values, expected)
+
+
+@pytest.mark.parametrize("name", templates())
+def test_micro_retiming_is_its_definition(name: str) -> None:
+    x = dyadic(4, 5, seed=3, scale=16)
+    values, _ = run(neuron(name).retime(4, method="micro"), x)
+    assert torch.equal(values, held(neuron(name), x, 4))
+    assert neuron(name).retime(4, method="micro").signal.levels == (4 if template(name).spiking else None)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        neuron("if", reset="hard"),
+        neuron("lif", tau=4.0),
+        neuron("lif", tau=4.0, decay_input=False),
+        neuron("leaky", beta=0.875),
+        neuron("leaky", beta=0.875, reset_time="next_before_charge", compare="gt"),
+    ],
+    ids=str,
+)
+def test_oneshot_retiming_stays_near_its_definition(cell: Neuron) -> None:
+    """Subthreshold trajectory exact up to rounding, f-I curve within one level of the truth on average."""
+    r, quiet = 4, torch.full((8, 1), 0.02)
+    coarse = cell.retime(r, levels=r, method="oneshot")
+    _, fine = run(cell, quiet.repeat_interleave(r, 0))
+    _, membrane = run(coarse, quiet)
+    gain = (fine[r - 1 :: r] / membrane).squeeze()
+    assert torch.allclose(gain, gain[0].expand_as(gain), rtol=1e-4), "the same trajectory in other units"
+    assert held(cell, quiet, r).sum() == run(coarse, quiet)[0].sum() == 0
+    rates = [
+        (held(cell, torch.full((64, 1), x), r).mean(), run(coarse, torch.full((64, 1), x))[0].mean())
+        for x in (0.3, 0.6, 1.0)
+    ]
+    assert all(abs(a - b) <= 1.0 / r for a, b in rates), rates
+
+
+def test_retiming_that_has_no_meaning_is_refused() -> None:
+    with pytest.raises(LdsnnError, match="soft reset"):
+        neuron("if", reset="hard").retime(4, 4)
+    with pytest.raises(LdsnnError, match="no 'closed' retiming"):
+        neuron("lif").retime(4, 4)
+
+
+def test_undelayed_subtract_is_the_same_neuron() -> None:
+    late = neuron("leaky", beta=0.5, compare="gt", reset_time="next_before_charge")
+    x = dyadic(64, 16, seed=5)
+    assert torch.equal(run(late, x)[0], run(undelayed(late), x)[0])
+
+
+def test_gradients_flow() -> None:
+    x = dyadic(4, 3).requires_grad_()
+    run(neuron("if", max_count=3), x)[0].sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None and x.grad.abs().sum() > 0

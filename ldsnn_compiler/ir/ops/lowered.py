@@ -269,14 +269,14 @@ def slice_(call: Call, x: Tensor) -> Tensor:
 
 
 def pad(call: Call, x: Tensor) -> Tensor:
-    tirx, before = _tirx(), call["before"]
+    tirx, before = _tirx(), call["low"]
 
     def value(t: Expr, n: Expr, *i: Expr) -> Expr:
         at = [j - b for j, b in zip(i, before, strict=True)]
         inside = [tirx.all(j >= 0, j < d) for j, d in zip(at, call.types[0].shape, strict=True)]
         return tirx.if_then_else(tirx.all(*inside), x(t, n, *at), _f32(0.0))
 
-    shape = [b + d + a for b, d, a in zip(before, call.types[0].shape, call["after"], strict=True)]
+    shape = [b + d + a for b, d, a in zip(before, call.types[0].shape, call["high"], strict=True)]
     return _te().compute((*x.shape[:2], *shape), value, name="pad")
 
 

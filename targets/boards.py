@@ -1,0 +1,206 @@
+"""Boards: machines as data. Lowering asks a board what it can do (``vector_bits``, ``has``), never what it is called.
+
+The built-in ones are in ``boards.toml``; a plug-in adds its own with :func:`register_board`. ``native`` is the machine
+this process runs on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ldsnn_compiler.errors import LdsnnError
+
+#: CPU features that x86 code generators use unasked; what a machine must have to run code made for another
+X86_FEATURES = (
+    "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "gfni",
+    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
+    "avx512bf16", "avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq",
+)  # fmt: skip
+_LINUX_NAMES = {"abm": "lzcnt", "bmi1": "bmi"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What ``select-kernels`` reckons with, in nanoseconds on one core (``region_us`` in microseconds).
+
+    ``row_ns``: adding one weight vector of 16 float32 lanes for one spike; ``spike_ns``: finding one set bit;
+    ``neuron_ns``: one neuron evaluation; ``multiply_ns``: one multiply-add of the dense kernel; ``region_us``: entering a
+    region.
+    """
+
+    row_ns: float = 0.1
+    spike_ns: float = 1.0
+    neuron_ns: float = 0.1
+    multiply_ns: float = 0.04
+    region_us: float = 2.0
+
+
+@dataclass(frozen=True)
+class Board:
+    """A machine to compile for. Cache sizes in KiB (``l3_kib`` shared by all cores), ``vector_bits`` the widest register."""
+
+    name: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    cores: int = 1
+    vector_bits: int = 128
+    l1_kib: int = 32
+    l2_kib: int = 256
+    l3_kib: int = 4096
+    cost: Cost = field(default_factory=Cost)
+    doc: str = ""
+
+    def has(self, feature: str) -> bool:
+        """Whether generated code may use this CPU feature (LLVM's name)."""
+        return feature in self.features
+
+    def lanes(self, bits: int = 32) -> int:
+        """Numbers of that many bits in one vector register."""
+        return self.vector_bits // bits
+
+    def target(self, threads: int | None = None) -> Any:
+        """The TVM target; ``threads`` defaults to the board's cores."""
+        import tvm
+
+        config: dict[str, Any] = {"kind": "llvm", "mcpu": self.cpu, "num-cores": threads or self.cores}
+        if self.without:
+            config["mattr"] = [f"-{name}" for name in self.without]
+        if self.triple and self.triple.split("-")[0] != platform.machine():
+            config["mtriple"] = self.triple
+        return tvm.target.Target(config)
+
+    def missing(self) -> tuple[str, ...]:
+        """Features that code for this board needs and the running machine lacks."""
+        if self.triple.split("-")[0] != platform.machine():
+            return (self.triple.split("-")[0],)
+        return tuple(f for f in self.features if f not in running_features())
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, triple, cpu and features: what a bundle's manifest says about its machine."""
+        return {"name": self.name, "triple": self.triple, "cpu": self.cpu, "features": list(self.features)}
+
+
+_BOARDS: dict[str, Board] = {}
+
+
+def register_board(board: Board) -> Board:
+    """Make a board known by its name; another board of that name is an error."""
+    _load_builtin()
+    if board.name == "native" or _BOARDS.get(board.name, board) != board:
+        raise LdsnnError(f"a board named {board.name!r} is registered already")
+    _BOARDS[board.name] = board
+    return board
+
+
+def boards() -> Mapping[str, Board]:
+    """All boards by name, ``native`` among them."""
+    _load_builtin()
+    return {**dict(sorted(_BOARDS.items())), "native": native()}
+
+
+def board(name: str | Board) -> Board:
+    """The board of that name; a :class:`Board` passes through."""
+    if isinstance(name, Board):
+        return name
+    known = boards()
+    if name not in known:
+        raise LdsnnError(f"unknown target {name!r}, known are {', '.join(known)}")
+    return known[name]
+
+
+def read_boards(text: str, source: str = "boards.toml") -> tuple[Board, ...]:
+    """Boards from TOML text, one table each; unknown keys and wrong types are errors that name the board."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LdsnnError(f"{source}: {error}") from None
+    return tuple(_board(name, table, source) for name, table in tables.items())
+
+
+def _board(name: str, table: Mapping[str, Any], source: str) -> Board:
+    known = {f.name for f in fields(Board)} - {"name"}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise LdsnnError(f"{source}: board {name!r} has no setting {', '.join(unknown)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    try:
+        return Board(name, **{**values, "cost": Cost(**values.get("cost", {}))})
+    except TypeError as error:
+        raise LdsnnError(f"{source}: board {name!r}: {error}") from None
+
+
+@cache
+def _load_builtin() -> None:
+    path = Path(__file__).with_name("boards.toml")
+    for entry in read_boards(path.read_text(), path.name):
+        _BOARDS[entry.name] = entry
+
+
+@cache
+def running_features() -> frozenset[str]:
+    """The running machine's CPU features, by LLVM's names; hypervisors may hide some that its model would have."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset(_model_features(_system_cpu()))
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return frozenset(_LINUX_NAMES.get(flag, flag.replace("_", "")) for flag in flags)
+
+
+@cache
+def native() -> Board:
+    """The machine this process runs on: its CPU, the features it shows, the cores this process may use."""
+    cpu = _system_cpu()
+    like = next((b for b in _BOARDS.values() if b.cpu == cpu), None)
+    model, running = _model_features(cpu), running_features()
+    features = tuple(f for f in X86_FEATURES if f in model and f in running)
+    bits = 512 if "avx512f" in features else 256 if "avx2" in features else 128
+    described = like or Board("native", "", cpu, vector_bits=bits, cost=_generic_cost(bits))
+    return replace(
+        described,
+        name="native",
+        triple=f"{platform.machine()}-unknown-linux-gnu",
+        features=features,
+        without=tuple(f for f in X86_FEATURES if f in model and f not in running),
+        cores=len(os.sched_getaffinity(0)),
+        vector_bits=bits,
+        doc=f"the machine this process runs on ({cpu})",
+        **_caches(),
+    )
+
+
+def _generic_cost(vector_bits: int) -> Cost:
+    like = "x86-64-v4" if vector_bits == 512 else "x86-64-v3"
+    return _BOARDS[like].cost
+
+
+def _system_cpu() -> str:
+    from tvm.target import codegen
+
+    return str(codegen.llvm_get_system_cpu())
+
+
+def _model_features(cpu: str) -> frozenset[str]:
+    import tvm
+    from tvm.target import codegen
+
+    with tvm.target.Target({"kind": "llvm", "mcpu": cpu}) as target:
+        return frozenset(str(f) for f in codegen.llvm_get_cpu_features(target))
+
+
+def _caches() -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / f).read_text().strip() for f in ("level", "type", "size"))
+        if kind != "Instruction" and size.endswith("K") and level in "123":
+            sizes[f"l{level}_kib"] = int(size[:-1])
+    return sizes

@@ -1,0 +1,31 @@
+"""Every example runs, from the command line as its docstring says, and ends well."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+EXPECTED = {
+    "compile_model": "the loaded bundle answers the same: True",
+    "inspect_dumps": "read back:",
+    "custom_pass": "weights kept: [[0.5, 0.0, 0.0]]",
+    "custom_neuron": "compiled code agrees: True",
+    "custom_op": "compiled code agrees: True",
+    "custom_board": "compiled for old-laptop with 8 lanes of float32",
+}
+
+
+@pytest.mark.spikingjelly
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example(name: str) -> None:
+    script = ROOT / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert EXPECTED[name] in done.stdout
+
+
+def test_no_example_is_forgotten() -> None:
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == set(EXPECTED)

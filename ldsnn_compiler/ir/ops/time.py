@@ -8,7 +8,7 @@ import torch
 
 from ldsnn_compiler.ir.op import Attr, Call, OpDef, register
 from ldsnn_compiler.ir.ops import lowered
-from ldsnn_compiler.ir.types import REAL, Stream
+from ldsnn_compiler.ir.types import REAL, Signal, Stream
 
 
 def resample_weights(t_in: int, t_out: int) -> torch.Tensor:
@@ -26,8 +26,15 @@ def _resample_infer(call: Call) -> tuple[Stream, ...]:
         raise ValueError(f"{source.duration} base steps do not divide into steps of {dt}")
     if call["mode"] == "repeat" and (source.dt / dt).denominator != 1:
         raise ValueError(f"repeat needs a whole ratio, {source.dt} into {dt} is not one; use mean")
-    moved = call["mode"] == "repeat" or (source.dt / dt).denominator == 1
-    return (source.with_(timesteps=int(steps), dt=dt, signal=source.signal if moved else REAL),)
+    return (source.with_(timesteps=int(steps), dt=dt, signal=_resample_signal(source, dt)),)
+
+
+def _resample_signal(source: Stream, dt: Fraction) -> Signal:
+    """Held events stay what they are; the mean of r event frames is their summed count in units of ``unit / r``."""
+    signal, r = source.signal, dt / source.dt
+    if signal.levels is None or (1 / r).denominator == 1:
+        return signal
+    return Signal(signal.levels * int(r), signal.unit / int(r)) if r.denominator == 1 else REAL
 
 
 def _resample(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:

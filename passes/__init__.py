@@ -1,0 +1,12 @@
+"""The built-in passes, one file each; importing this package registers them.
+
+The list is written out: a module that fails to import is an error, never a pass that is silently absent.
+"""
+
+# `import passes` from the root of a checkout would make second copies of the classes.
+if not __name__.startswith("ldsnn_compiler."):
+    raise ImportError("import this package as ldsnn_compiler.passes")
+
+from ldsnn_compiler.passes import canonicalize, dead_code
+
+__all__ = ["canonicalize", "dead_code"]

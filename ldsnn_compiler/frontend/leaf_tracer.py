@@ -1,0 +1,151 @@
+"""``torch.fx`` with neurons and library layers as leaves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch.fx as fx
+import torch.utils._pytree as pytree
+from torch import nn
+
+from ldsnn_compiler.frontend.context import Context
+from ldsnn_compiler.frontend.registry import ModulePath, Tables
+
+_ABSENT = object()
+
+
+def failed(*operands: Any) -> Any:
+    """Stands in a traced graph for a module whose forward could not be traced."""
+    return operands
+
+
+class LeafTracer(fx.Tracer):
+    """Traces a module; one whose forward fails becomes :func:`failed`, and tracing goes on behind it."""
+
+    def __init__(self, ctx: Context, prefix: str) -> None:
+        super().__init__(autowrap_functions=tuple(getattr(space, name) for space, name in _wrapped(ctx.tables)))
+        self.ctx, self.prefix = ctx, prefix
+        self._replaced: list[tuple[nn.Module, str, Any]] = []
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return self.ctx.tables.is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            result = super().call_module(m, forward, args, kwargs)
+        except Exception as error:  # any error of the user's forward is reported with the module's path
+            report_untraceable(self.ctx, _path(self.root, m, self.prefix), m, error)
+            return self.create_proxy("call_function", failed, (), {})
+        if isinstance(result, fx.Proxy):
+            self._watch_state(m, result)
+        return result
+
+    def _watch_state(self, m: nn.Module, result: fx.Proxy) -> None:
+        """Let later reads of the module's state see this call, see :class:`FrontEnd`."""
+        for attribute, marker in self.ctx.tables.state(type(m)).items():
+            self._replaced.append((m, attribute, get_state(m, attribute)))
+            put_state(m, attribute, self.create_proxy("call_function", marker, (result,), {}))
+
+    def restore(self) -> None:
+        """Give every watched module its own state back."""
+        for module, attribute, value in reversed(self._replaced):
+            put_state(module, attribute, value)
+        self._replaced.clear()
+
+
+def get_state(module: nn.Module, attribute: str) -> Any:
+    """A state attribute wherever the module keeps it."""
+    return getattr(module, attribute, _ABSENT)
+
+
+def put_state(module: nn.Module, attribute: str, value: Any) -> None:
+    """Set a state attribute, a registered buffer included; buffers normally take tensors only."""
+    if attribute in module._buffers:
+        module._buffers[attribute] = value
+    elif value is _ABSENT:
+        delattr(module, attribute)
+    else:
+        setattr(module, attribute, value)
+
+
+def trace_module(
+    ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> fx.GraphModule | None:
+    """The module's forward as an fx graph, dead state reads removed; None after reporting why not."""
+    tracer = LeafTracer(ctx, path)
+    try:
+        defaults = _defaults(module, len(args), kwargs)
+        with _recorded(tracer, ctx.tables):
+            graph = tracer.trace(module, concrete_args=defaults or None)
+    except Exception as error:  # any error of the user's forward is reported with the module's path
+        report_untraceable(ctx, path, module, error)
+        return None
+    finally:
+        tracer.restore()
+    markers = {marker for part in ctx.tables.parts for table in part.state.values() for marker in table.values()}
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and node.target in markers and not node.users:
+            graph.erase_node(node)
+    return fx.GraphModule(module, graph)
+
+
+def report_untraceable(ctx: Context, path: str, module: nn.Module, error: Exception) -> None:
+    """Report a forward that ``torch.fx`` cannot follow, or that fails by itself."""
+    text = str(error).strip().splitlines()
+    cause = text[0] if text else type(error).__name__
+    with ctx.at(path, path, type(module).__name__, claim=False):
+        ctx.report(
+            f"its forward cannot be traced: {cause}", attribute="forward",
+            hint="write it without branches on tensor values and without iterating over a tensor; sizes must not depend on data",
+        )  # fmt: skip
+
+
+def _defaults(module: nn.Module, given: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of forward that the call leaves at their defaults."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    rest = [p for p in parameters[given:] if p.name not in kwargs]
+    return {p.name: p.default for p in rest if p.default is not inspect.Parameter.empty}
+
+
+def _wrapped(tables: Tables) -> list[tuple[Any, str]]:
+    return [pair for part in tables.parts for pair in part.wrapped]
+
+
+@contextmanager
+def _recorded(tracer: fx.Tracer, tables: Tables) -> Iterator[None]:
+    """Within, the tables' wrapped functions are recorded when called through their namespace, not traced into."""
+    originals = [(space, name, getattr(space, name)) for space, name in _wrapped(tables)]
+    for space, name, original in originals:
+        setattr(space, name, _recorder(tracer, original))
+    try:
+        yield
+    finally:
+        for space, name, original in originals:
+            setattr(space, name, original)
+
+
+def _recorder(tracer: fx.Tracer, original: Callable[..., Any]) -> Callable[..., Any]:
+    def record(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(a, fx.Proxy) for a in (*args, *kwargs.values())):
+            named = pytree.tree_map_only(nn.Module, lambda m: ModulePath(tracer.path_of_module(m)), (args, kwargs))
+            return tracer.create_proxy("call_function", original, *named)
+        return original(*args, **kwargs)
+
+    return record
+
+
+def _path(root: nn.Module, module: nn.Module, prefix: str) -> str:
+    name = next((n for n, m in root.named_modules() if m is module), "")
+    return ".".join(p for p in (prefix, name) if p)
+
+
+def input_names(module: nn.Module, count: int) -> list[str]:
+    """Names of the first ``count`` inputs of a module's forward."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds][:count]
+    return [*names, *(f"input{i}" for i in range(len(names), count))]

@@ -1,0 +1,205 @@
+"""``trace``: a PyTorch SNN becomes a graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import nn
+
+from ldsnn_compiler.errors import ImportRefused, Problem
+from ldsnn_compiler.frontend.context import Context, Refused, TimestepsFound
+from ldsnn_compiler.frontend.leaf_tracer import input_names
+from ldsnn_compiler.frontend.registry import FrontEnd, Tables, front_ends
+from ldsnn_compiler.frontend.timing import running_mean_to_resample
+from ldsnn_compiler.frontend.traced import BATCH, POISON, SEQUENCE, STATIC, Poison, Traced
+from ldsnn_compiler.frontend.walk import attach, call
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.types import Stream
+
+Example = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way to read the example: ``sequence`` ``[T, N, ...]`` or static ``[N, ...]``; ``stepping``: the model is single-step code."""
+
+    sequence: bool
+    stepping: bool
+
+
+READINGS = (Reading(False, False), Reading(True, False), Reading(False, True), Reading(True, True))
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an import: ``graph`` is complete only if ``problems`` is empty."""
+
+    graph: Graph
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+
+def trace(model: nn.Module, example: Example, timesteps: int | None = None, *, name: str = "net") -> Graph:
+    """Import a spiking network.
+
+    Args:
+        model: as in ``eval()``, its neurons as after a reset.
+        example: one batch as the model takes it, ``[N, ...]`` or ``[T, N, ...]``, a tuple for several inputs; only its shape
+            matters.
+        timesteps: needed if the model does one timestep a call; a static example is then held for that many. A model that
+            sets them itself, by repeating its input or by a sequence example, need not be told.
+        name: name of the graph.
+
+    Raises:
+        ImportRefused: listing everything that cannot be imported.
+    """
+    result = import_model(model, example, timesteps, name=name)
+    if result.problems:
+        raise ImportRefused(result.problems)
+    for note in result.notes:
+        warnings.warn(str(note), stacklevel=2)
+    return result.graph
+
+
+def import_model(
+    model: nn.Module, example: Example, timesteps: int | None = None, *, name: str = "net", extra: tuple[FrontEnd, ...] = ()
+) -> Imported:  # fmt: skip
+    """As :func:`trace`, but problems and notes are returned. ``extra`` tables serve this import only and go before the others."""
+    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    problems = _check_arguments(model, examples, timesteps)
+    if problems:
+        return Imported(Graph(name), tuple(problems), ())
+    tables = Tables((*extra, *front_ends()))
+    tried: list[Context] = []
+    for reading in READINGS:
+        ctx = _import(tables, model, examples, timesteps, reading, name)
+        if ctx is None:
+            continue
+        if not ctx.problems:
+            return Imported(ctx.graph, (), tuple(ctx.notes))
+        tried.append(ctx)
+    best = min(tried, key=lambda c: c.time_problems)
+    return Imported(best.graph, tuple(best.problems), tuple(best.notes))
+
+
+def _check_arguments(model: Any, examples: tuple[Any, ...], timesteps: Any) -> list[Problem]:
+    problems = []
+    if not isinstance(model, nn.Module):
+        problems.append(Problem(f"a torch.nn.Module is needed, not {type(model).__name__}", where="the model"))
+    for i, example in enumerate(examples):
+        if (
+            not isinstance(example, torch.Tensor)
+            or not example.is_floating_point()
+            or not all(example.shape)
+            or not example.ndim
+        ):
+            found = (
+                f"{example.dtype} {tuple(example.shape)}"
+                if isinstance(example, torch.Tensor)
+                else type(example).__name__
+            )
+            problems.append(
+                Problem(
+                    f"a non-empty floating-point tensor with a batch axis is needed, not {found}", where=f"example {i}"
+                )
+            )
+    if not examples:
+        problems.append(Problem("at least one input is needed", where="example"))
+    if timesteps is not None and (not isinstance(timesteps, int) or isinstance(timesteps, bool) or timesteps < 1):
+        problems.append(Problem(f"a positive whole number is needed, not {timesteps!r}", where="timesteps"))
+    return problems
+
+
+def _import(
+    tables: Tables, model: nn.Module, examples: tuple[torch.Tensor, ...], timesteps: int | None, reading: Reading, name: str
+) -> Context | None:  # fmt: skip
+    """One attempt; None if the example cannot be read that way at all."""
+    if reading.sequence and any(e.ndim < 2 for e in examples):
+        return None
+    if reading.sequence and len({e.shape[0] for e in examples}) > 1:
+        return None
+    if reading.sequence and reading.stepping and timesteps != examples[0].shape[0]:
+        return None
+    known = examples[0].shape[0] if reading.sequence and timesteps is None else timesteps
+    for _ in range(2):
+        try:
+            return _import_once(tables, model, examples, known, reading, name)
+        except TimestepsFound as found:
+            known = found.timesteps
+    raise AssertionError("the number of timesteps was known")
+
+
+def _import_once(
+    tables: Tables, model: nn.Module, examples: tuple[torch.Tensor, ...], timesteps: int | None, reading: Reading, name: str
+) -> Context:  # fmt: skip
+    graph = Graph(name, base_timesteps=timesteps or 1)
+    ctx = Context(tables, graph, examples[0].shape[1 if reading.sequence else 0], timesteps)
+    attach(ctx)
+    if reading.stepping and timesteps is None:
+        ctx.report("does one timestep a call", attribute="timesteps", hint="say how many: timesteps=...", time=True)
+        return ctx
+    try:
+        operands = [
+            _input(ctx, n, e, reading) for n, e in zip(input_names(model, len(examples)), examples, strict=True)
+        ]
+    except Refused:
+        return ctx
+    result = call(ctx, model, "", tuple(operands), {})
+    running_mean_to_resample(ctx)
+    outputs = list(_named(result))
+    if not outputs:
+        ctx.report("returns nothing")
+    for output, value in outputs:
+        _output(ctx, output, value)
+    return ctx
+
+
+def _input(ctx: Context, name: str, example: torch.Tensor, reading: Reading) -> Traced:
+    axes = SEQUENCE if reading.sequence else STATIC
+    if reading.sequence:
+        ctx.steps(example.shape[0])
+        stream = Stream(example.shape[0], Fraction(1), tuple(example.shape[2:]))
+    else:
+        stream = Stream(1, Fraction(ctx.timesteps or 1), tuple(example.shape[1:]))
+    node = ctx.graph.add("input", name=name, type=stream, time="sequence" if reading.sequence else "static")
+    x = Traced(node.result, (*axes, *range(len(stream.shape))))
+    if not reading.stepping:
+        return x
+    if reading.sequence:
+        return ctx.each_step(x)
+    with ctx.at(name, "", "input", claim=False):
+        held = ctx.hold(x.value)
+    return Traced(held, x.axes, stepping=True)
+
+
+def _named(result: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Outputs with their names: keys of dicts, fields of named tuples, positions."""
+    if isinstance(result, Mapping):
+        return [pair for k, v in result.items() for pair in _named(v, f"{name}_{k}" if name else str(k))]
+    if isinstance(result, tuple | list):
+        keys = getattr(result, "_fields", range(len(result)))
+        base = name or "output"
+        pairs = [(str(k) if isinstance(k, str) else f"{base}{k}", v) for k, v in zip(keys, result, strict=True)]
+        return [pair for k, v in pairs for pair in _named(v, k)]
+    return [(name or "output", result)]
+
+
+def _output(ctx: Context, name: str, value: Any) -> None:
+    with ctx.at(name, "", "output", claim=False):
+        if isinstance(value, Poison):
+            return
+        if not isinstance(value, Traced):
+            ctx.report(f"is {type(value).__name__}, not a tensor that the network computes", hint="return tensors only")
+        elif not value.is_canonical or value.lead not in (STATIC, SEQUENCE):
+            ctx.report(f"has layout {value}", hint="return [N, ...] or [T, N, ...]", time=True)
+        else:
+            whole = value.lead == (BATCH,) and not value.stepping
+            ctx.graph.add("output", [value.value], name=name, time="squeeze" if whole else "sequence")
+
+
+__all__ = ["POISON", "READINGS", "Imported", "Reading", "import_model", "trace"]

@@ -1,0 +1,171 @@
+"""MODEL arguments: a PyTorch factory, a ``.ldir`` file or a bundle folder."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ldsnn_compiler.cli.common import note
+from ldsnn_compiler.errors import LdsnnError, Problem
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ldsnn_compiler.data import Data
+    from ldsnn_compiler.ir.graph import Graph
+
+ACCEPTED = "a MODEL is file.py:factory, a .ldir file with its .safetensors beside it, or a bundle folder"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to read a MODEL: what the options of several commands say together."""
+
+    model: str
+    timesteps: int | None = None
+    convert: bool = False
+    data: str | None = None
+    shape: str | None = None
+    sequence: bool = False
+
+
+def kind_of(model: str) -> str:
+    """``factory``, ``ldir`` or ``bundle``; anything else is an error that says what is accepted."""
+    if ".py:" in model:
+        return "factory"
+    path = Path(model)
+    if path.is_dir() and (path / "manifest.json").exists():
+        return "bundle"
+    if path.is_dir():
+        raise LdsnnError(Problem("is a folder without a manifest.json, so no bundle", where=model, hint=ACCEPTED))
+    if path.suffix not in (".ldir", ".nir"):
+        raise LdsnnError(Problem("is no model", where=model, hint=ACCEPTED))
+    if path.suffix == ".nir":
+        raise LdsnnError(Problem("NIR files cannot be read in this version", where=model, hint=ACCEPTED))
+    if not path.exists():
+        raise LdsnnError(Problem("no such file", where=model))
+    return "ldir"
+
+
+def open_data(spec: str | None, needed_for: str = "") -> Data | None:
+    """The data, or None without a specification; an error if it is needed."""
+    if spec is None:
+        if needed_for:
+            raise LdsnnError(
+                Problem(f"{needed_for} needs data", where="--data", hint="an .npz, file.py:factory, or digits")
+            )
+        return None
+    from ldsnn_compiler.data import load_data
+
+    return load_data(spec)
+
+
+def open_graph(options: ModelOptions) -> Graph:
+    """The model as a graph: traced, converted, or read."""
+    kind = kind_of(options.model)
+    if kind == "factory":
+        return _imported(options)
+    given = [n for n, v in (("--timesteps", options.timesteps), ("--convert", options.convert)) if v]
+    if given:
+        hint = "a graph has its timesteps already"
+        raise LdsnnError([Problem(f"applies to file.py:factory, not to a {kind}", where=n, hint=hint) for n in given])
+    from ldsnn_compiler.ir.store import read_graph
+
+    path = Path(options.model)
+    return read_graph(path / "graph.ldir", path / "weights.safetensors") if kind == "bundle" else read_graph(path)
+
+
+def _imported(options: ModelOptions) -> Graph:
+    module, example = open_module(options)
+    name = options.model.rpartition(":")[2]
+    with warnings_as_notes():
+        if not options.convert:
+            from ldsnn_compiler.frontend import trace
+
+            return trace(module, example, options.timesteps, name=name)
+        from ldsnn_compiler.frontend import convert
+
+        data = open_data(options.data, "--convert")
+        assert data is not None
+        if options.timesteps is None:
+            raise LdsnnError(Problem("--convert needs a number of timesteps", where="--timesteps"))
+        return convert(module, data.calibration[0], options.timesteps, name=name)
+
+
+def open_module(options: ModelOptions) -> tuple[nn.Module, Any]:
+    """The user's module and an example for it.
+
+    The factory gives the module or ``(module, example)``; a parameter called ``timesteps`` gets ``--timesteps``. The example
+    is otherwise a sample of the data, or zeros of ``--shape``; with ``--sequence`` time goes before the batch.
+    """
+    made = _call_factory(options)
+    if isinstance(made, tuple) and len(made) == 2:
+        return made[0].eval() if hasattr(made[0], "eval") else made[0], made[1]
+    return made.eval() if hasattr(made, "eval") else made, _example(options)
+
+
+def _call_factory(options: ModelOptions) -> Any:
+    from ldsnn_compiler.data import call_factory, load_factory
+
+    factory = load_factory(options.model)
+    takes_timesteps = "timesteps" in inspect.signature(factory).parameters
+    if options.timesteps is None or not takes_timesteps:
+        return call_factory(options.model)
+    try:
+        return factory(timesteps=options.timesteps)  # type: ignore[call-arg]
+    except LdsnnError:
+        raise
+    except Exception as error:
+        raise LdsnnError(Problem(f"fails when called, {type(error).__name__}: {error}", where=options.model)) from error
+
+
+def _example(options: ModelOptions) -> torch.Tensor:
+    import torch
+
+    data = open_data(options.data)
+    if data is not None:
+        sample = data.calibration[0][:1]
+    elif options.shape:
+        sample = torch.zeros((1, *_parsed_shape(options.shape)))
+    else:
+        hint = "give --data, or --shape 1,8,8, or let the factory return (model, example)"
+        raise LdsnnError(Problem("the shape of the input is not known", where=options.model, hint=hint))
+    return sample.transpose(0, 1) if options.sequence else sample
+
+
+def _parsed_shape(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(p.strip().isdigit() and int(p) for p in parts):
+        raise LdsnnError(Problem(f"positive numbers separated by commas, not {text!r}", where="--shape"))
+    return tuple(map(int, parts))
+
+
+def graph_inputs(graph: Graph, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Samples ``[N, ...]`` as the interpreter's ``[T, N, *shape]`` input."""
+    if len(graph.inputs) != 1:
+        raise LdsnnError(f"data serve networks of one input, this one has {len(graph.inputs)}")
+    node = graph.inputs[0]
+    shaped = x[None] if node["time"] == "static" else x.transpose(0, 1)
+    if tuple(shaped.shape[2:]) != node.type.shape or shaped.shape[0] != node.type.timesteps:
+        expected = (*([node.type.timesteps] if node["time"] != "static" else []), *node.type.shape)
+        message = f"samples of shape {tuple(x.shape[1:])} do not fit the network's input {tuple(expected)}"
+        raise LdsnnError(Problem(message, where=node.path or node.name))
+    return (shaped,)
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Python warnings of the front end become lines on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for each in caught:
+        note(f"note: {each.message}")
+    sys.stderr.flush()

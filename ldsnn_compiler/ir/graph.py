@@ -319,7 +319,10 @@ class Graph:
             raise LdsnnError(Problem(str(error), **_at(node))) from None
 
     def _retype(self, roots: Iterable[Node]) -> None:
-        """Infer again from ``roots`` downwards, as far as types change."""
+        """Infer again from ``roots`` downwards, as far as types change.
+
+        A delay comes before its operand, so it gives its declared type first and is compared with its operand last.
+        """
         if self._pending is not None:
             self._pending.update((n.name, n) for n in roots)
             return
@@ -327,13 +330,16 @@ class Graph:
         for node in self.nodes:
             if node.name not in dirty:
                 continue
-            types = self._infer(node)
+            types = (node["type"],) if node.op.name == "delay" else self._infer(node)
             kept = node._results[: len(types)]
             changed = [v for v, t in zip(kept, types, strict=False) if v.type != t]
             for value, type in zip(kept, types, strict=False):
                 value.type = type
             node._results = kept + tuple(Value(node, i, types[i]) for i in range(len(kept), len(types)))
             dirty |= {user.name for value in changed for user, _ in self.uses(value)}
+        for node in self.nodes:
+            if node.op.name == "delay" and node.name in dirty:
+                self._infer(node)
 
 
 def tensor_refs(node: Node) -> Iterator[TensorRef]:

@@ -1,5 +1,7 @@
 """Front ends: PyTorch models become graphs."""
 
+from ldsnn_compiler.frontend.convert import convert
+from ldsnn_compiler.frontend.qcfs import QCFS
 from ldsnn_compiler.frontend.tracer import trace
 
-__all__ = ["trace"]
+__all__ = ["QCFS", "convert", "trace"]

@@ -33,7 +33,7 @@ class TimestepsFound(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """Where in the model the import stands: ``path`` unique in the graph, ``module`` the module's own path, its class."""
+    """Where the import stands: ``path`` unique in the graph, ``module`` the module's own, ``kind`` its class."""
 
     path: str = ""
     module: str = ""
@@ -43,8 +43,8 @@ class Site:
 class Context:
     """One import of one model into ``graph``.
 
-    ``timesteps`` is the number of base steps (None until known), ``batch`` the example's batch size, ``notes`` what the user
-    should know though it is no problem.
+    ``timesteps`` is the number of base steps (None until known), ``batch`` the example's batch size, ``notes`` what
+    the user should know though it is no problem.
     """
 
     def __init__(self, tables: Tables, graph: Graph, batch: int, timesteps: int | None) -> None:
@@ -61,7 +61,7 @@ class Context:
     # ---- problems
 
     def report(self, message: str, *, attribute: str = "", hint: str = "", time: bool = False) -> None:
-        """Record a problem at the present place. ``time``: the layout of time and batch is not what the code expects."""
+        """Record a problem at the present place. ``time``: it lies in where time and batch are, not in the model."""
         problem = Problem(message, self.site.path or "the model", self.site.kind, attribute, hint)
         if problem not in self.problems:
             self.problems.append(problem)
@@ -86,7 +86,7 @@ class Context:
 
     @contextmanager
     def at(self, base: str, module: str, kind: str, *, claim: bool = True) -> Iterator[None]:
-        """Stand at a module or function; ``base`` becomes a unique path (``base#2`` when it was taken), if it is claimed."""
+        """Stand at a module or function; ``claim`` makes ``base`` a path of its own (``base#2`` when it was taken)."""
         before = self.site
         self.site = Site(self._unique(base) if claim else base, module, kind)
         try:
@@ -133,9 +133,11 @@ class Context:
             raise TimestepsFound(timesteps)
         if timesteps != self.timesteps:
             raise self.refuse(
-                f"runs {timesteps} timesteps, expected {self.timesteps}", attribute="timesteps", time=True,
+                f"runs {timesteps} timesteps, expected {self.timesteps}",
+                attribute="timesteps",
+                time=True,
                 hint="leave timesteps out for a model that sets them itself",
-            )  # fmt: skip
+            )
         return timesteps
 
     def hold(self, value: Value) -> Value:

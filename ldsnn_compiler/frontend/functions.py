@@ -118,9 +118,15 @@ def conv(
     _constant_weight(ctx, weight)
     axes = weight.ndim - 2
     m = SimpleNamespace(
-        weight=weight, bias=bias, kernel_size=tuple(weight.shape[2:]), stride=stride, padding=padding, groups=groups,
-        dilation=layers.tuple_of(dilation, axes), padding_mode="zeros",
-    )  # fmt: skip
+        weight=weight,
+        bias=bias,
+        kernel_size=tuple(weight.shape[2:]),
+        stride=stride,
+        padding=padding,
+        groups=groups,
+        dilation=layers.tuple_of(dilation, axes),
+        padding_mode="zeros",
+    )
     layers.check_conv(m, ctx)
     return layers.conv(m, ctx, x)
 
@@ -140,9 +146,15 @@ def avg_pool(axes: int) -> FunctionImporter:
     """Importer of ``F.avg_pool1d`` or ``F.avg_pool2d``."""
 
     def importer(
-        ctx: Context, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-        count_include_pad: bool = True, divisor_override: Any = None,
-    ) -> Traced:  # fmt: skip
+        ctx: Context,
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: Any = None,
+    ) -> Traced:
         x = ctx.expect(x, *layers.FRAMES, ndim=(axes + 1,))
         where = layers.window(ctx, x, axes, kernel_size, stride, padding, ceil_mode=ceil_mode)
         if divisor_override is None:
@@ -156,9 +168,15 @@ def max_pool(axes: int) -> FunctionImporter:
     """Importer of ``F.max_pool1d`` or ``F.max_pool2d``."""
 
     def importer(
-        ctx: Context, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+        ctx: Context,
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
         return_indices: bool = False,
-    ) -> Traced:  # fmt: skip
+    ) -> Traced:
         x = ctx.expect(x, *layers.FRAMES, ndim=(axes + 1,))
         if return_indices:
             raise ctx.refuse("is True", attribute="return_indices", hint="use return_indices=False")
@@ -190,7 +208,7 @@ def pad(ctx: Context, x: Any, pad: Any, mode: str = "constant", value: Any = Non
     if any(n < 0 for pair in pairs for n in pair):
         raise ctx.refuse("pads by a negative amount", hint="slice instead")
     rest = (0,) * (len(shape) - len(pairs))
-    return ctx.layer("pad", x, before=(*rest, *(p[0] for p in pairs)), after=(*rest, *(p[1] for p in pairs)))
+    return ctx.layer("pad", x, low=(*rest, *(p[0] for p in pairs)), high=(*rest, *(p[1] for p in pairs)))
 
 
 def split(ctx: Context, x: Any, size: Any, dim: int = 0) -> tuple[Traced, ...]:
@@ -220,9 +238,14 @@ def attribute(ctx: Context, x: Any, name: str, *default: Any) -> Any:
     if not isinstance(x, Traced):
         return getattr(x, name, *default)
     known: dict[str, Any] = {
-        "shape": torch.Size(x.sizes(ctx.batch)), "ndim": len(x.axes), "dtype": torch.float32, "device": torch.device("cpu"),
-        "data": x, "is_cuda": False, "requires_grad": False,
-    }  # fmt: skip
+        "shape": torch.Size(x.sizes(ctx.batch)),
+        "ndim": len(x.axes),
+        "dtype": torch.float32,
+        "device": torch.device("cpu"),
+        "data": x,
+        "is_cuda": False,
+        "requires_grad": False,
+    }
     if name not in known:
         raise ctx.refuse(f"reads .{name} of a tensor", hint="only shape, ndim, dtype, device and data")
     return known[name]
@@ -252,18 +275,30 @@ def zeros_like(ctx: Context, x: Any, **keywords: Any) -> float:
 
 
 def batch_norm(
-    ctx: Context, x: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5,
-) -> Traced:  # fmt: skip
+    ctx: Context,
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Traced:
     """``F.batch_norm`` with running statistics."""
     if training or running_mean is None:
         raise ctx.refuse("uses the statistics of the batch", attribute="training", hint="use running statistics")
     x = ctx.expect(x, *layers.FRAMES)
     m = SimpleNamespace(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, eps=eps)
     return ctx.layer(
-        "batch_norm", x, mean=ctx.tensor("running_mean", m.running_mean), var=ctx.tensor("running_var", m.running_var),
-        weight=ctx.optional("weight", m.weight), bias=ctx.optional("bias", m.bias), eps=float(m.eps),
-    )  # fmt: skip
+        "batch_norm",
+        x,
+        mean=ctx.tensor("running_mean", m.running_mean),
+        var=ctx.tensor("running_var", m.running_var),
+        weight=ctx.optional("weight", m.weight),
+        bias=ctx.optional("bias", m.bias),
+        eps=float(m.eps),
+    )
 
 
 def poisoned(ctx: Context, *operands: Any) -> Any:
@@ -282,37 +317,95 @@ def add_all(ctx: Context, values: Any, start: Any = 0) -> Any:
 poisoned.always = True  # type: ignore[attr-defined]
 
 _SHARED: Mapping[str, FunctionImporter] = {
-    "add": add, "sub": sub, "subtract": sub, "mul": mul, "multiply": mul, "div": div, "true_divide": div, "divide": div, "neg": neg,
-    "rsub": rsub, "flatten": reshaping.flatten, "reshape": reshaping.reshape, "permute": reshaping.permute,
-    "transpose": reshaping.transpose, "swapaxes": reshaping.transpose, "movedim": reshaping.movedim,
-    "unsqueeze": reshaping.unsqueeze, "squeeze": reshaping.squeeze, "unflatten": reshaping.unflatten,
-    "mean": timing.mean, "sum": timing.total, "max": timing.largest, "amax": timing.amax,
-    "repeat_interleave": timing.repeat_interleave, "split": split, "chunk": chunk, "detach": same, "clone": same,
-}  # fmt: skip
+    "add": add,
+    "sub": sub,
+    "subtract": sub,
+    "mul": mul,
+    "multiply": mul,
+    "div": div,
+    "true_divide": div,
+    "divide": div,
+    "neg": neg,
+    "rsub": rsub,
+    "flatten": reshaping.flatten,
+    "reshape": reshaping.reshape,
+    "permute": reshaping.permute,
+    "transpose": reshaping.transpose,
+    "swapaxes": reshaping.transpose,
+    "movedim": reshaping.movedim,
+    "unsqueeze": reshaping.unsqueeze,
+    "squeeze": reshaping.squeeze,
+    "unflatten": reshaping.unflatten,
+    "mean": timing.mean,
+    "sum": timing.total,
+    "max": timing.largest,
+    "amax": timing.amax,
+    "repeat_interleave": timing.repeat_interleave,
+    "split": split,
+    "chunk": chunk,
+    "detach": same,
+    "clone": same,
+}
 """Importers that a torch function and a tensor method share."""
 
 FUNCTIONS: Mapping[Callable[..., Any], FunctionImporter] = {
     **{getattr(torch, name): importer for name, importer in _SHARED.items() if hasattr(torch, name)},
-    operator.add: add, operator.iadd: add, operator.sub: sub, operator.isub: sub, operator.mul: mul, operator.imul: mul,
-    operator.truediv: div, operator.itruediv: div, operator.neg: neg, operator.getitem: timing.index,
-    builtins.getattr: attribute, builtins.sum: add_all,
-    torch.stack: timing.stack, torch.cat: timing.cat, torch.concat: timing.cat, torch.concatenate: timing.cat,
+    operator.add: add,
+    operator.iadd: add,
+    operator.sub: sub,
+    operator.isub: sub,
+    operator.mul: mul,
+    operator.imul: mul,
+    operator.truediv: div,
+    operator.itruediv: div,
+    operator.neg: neg,
+    operator.getitem: timing.index,
+    builtins.getattr: attribute,
+    builtins.sum: add_all,
+    torch.stack: timing.stack,
+    torch.cat: timing.cat,
+    torch.concat: timing.cat,
+    torch.concatenate: timing.cat,
     torch.zeros_like: zeros_like,
-    F.conv1d: conv, F.conv2d: conv, F.linear: linear, F.batch_norm: batch_norm, F.pad: pad,
-    F.avg_pool1d: avg_pool(1), F.avg_pool2d: avg_pool(2), F.max_pool1d: max_pool(1), F.max_pool2d: max_pool(2),
-    F.adaptive_avg_pool1d: adaptive_avg_pool(1), F.adaptive_avg_pool2d: adaptive_avg_pool(2),
-    torch.max_pool1d: max_pool(1), torch.max_pool2d: max_pool(2),
-    F.dropout: dropout, F.dropout1d: dropout, F.dropout2d: dropout,
+    F.conv1d: conv,
+    F.conv2d: conv,
+    F.linear: linear,
+    F.batch_norm: batch_norm,
+    F.pad: pad,
+    F.avg_pool1d: avg_pool(1),
+    F.avg_pool2d: avg_pool(2),
+    F.max_pool1d: max_pool(1),
+    F.max_pool2d: max_pool(2),
+    F.adaptive_avg_pool1d: adaptive_avg_pool(1),
+    F.adaptive_avg_pool2d: adaptive_avg_pool(2),
+    torch.max_pool1d: max_pool(1),
+    torch.max_pool2d: max_pool(2),
+    F.dropout: dropout,
+    F.dropout1d: dropout,
+    F.dropout2d: dropout,
     failed: poisoned,
-    timing.hold_steps: timing.import_hold, timing.each_step: timing.import_each_step, timing.collect_steps: timing.import_collect,
-}  # fmt: skip
+}
 
 METHODS: Mapping[str, FunctionImporter] = {
     **_SHARED,
-    "add_": add, "sub_": sub, "mul_": mul, "div_": div, "view": reshaping.reshape, "repeat": timing.repeat,
-    "expand": timing.expand, "size": size, "dim": lambda ctx, x: len(x.axes), "contiguous": same, "to": same, "float": same,
-    "cpu": same, "cuda": same, "type_as": same, "requires_grad_": same, "new_zeros": lambda ctx, x, *sizes, **kw: torch.zeros(*sizes),
-}  # fmt: skip
+    "add_": add,
+    "sub_": sub,
+    "mul_": mul,
+    "div_": div,
+    "view": reshaping.reshape,
+    "repeat": timing.repeat,
+    "expand": timing.expand,
+    "size": size,
+    "dim": lambda ctx, x: len(x.axes),
+    "contiguous": same,
+    "to": same,
+    "float": same,
+    "cpu": same,
+    "cuda": same,
+    "type_as": same,
+    "requires_grad_": same,
+    "new_zeros": lambda ctx, x, *sizes, **kw: torch.zeros(*sizes),
+}
 
 REFUSED: Mapping[Any, str] = {
     **{

@@ -44,9 +44,15 @@ def conv(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]] = FR
     else:
         padding = (0,) * axes if m.padding == "valid" else tuple_of(m.padding, axes)
     return ctx.layer(
-        f"conv{axes}d", x, weight=ctx.tensor("weight", m.weight), bias=ctx.optional("bias", m.bias),
-        stride=tuple_of(m.stride, axes), padding=padding, dilation=tuple_of(m.dilation, axes), groups=m.groups,
-    )  # fmt: skip
+        f"conv{axes}d",
+        x,
+        weight=ctx.tensor("weight", m.weight),
+        bias=ctx.optional("bias", m.bias),
+        stride=tuple_of(m.stride, axes),
+        padding=padding,
+        dilation=tuple_of(m.dilation, axes),
+        groups=m.groups,
+    )
 
 
 def linear(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]] = ANY) -> Traced:
@@ -73,17 +79,29 @@ def batch_norm(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]
     ctx.as_in_eval(m)
     x = ctx.expect(x, *leads, ndim=(1, 2) if isinstance(m, nn.BatchNorm1d) else (3,))
     return ctx.layer(
-        "batch_norm", x, mean=ctx.tensor("running_mean", m.running_mean), var=ctx.tensor("running_var", m.running_var),
-        weight=ctx.optional("weight", m.weight), bias=ctx.optional("bias", m.bias), eps=float(m.eps),
-    )  # fmt: skip
+        "batch_norm",
+        x,
+        mean=ctx.tensor("running_mean", m.running_mean),
+        var=ctx.tensor("running_var", m.running_var),
+        weight=ctx.optional("weight", m.weight),
+        bias=ctx.optional("bias", m.bias),
+        eps=float(m.eps),
+    )
 
 
 # ---- pooling
 
 
 def window(
-    ctx: Context, x: Traced, axes: int, kernel: Any, stride: Any, padding: Any, dilation: Any = 1, ceil_mode: bool = False
-) -> dict[str, tuple[int, ...]]:  # fmt: skip
+    ctx: Context,
+    x: Traced,
+    axes: int,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> dict[str, Any]:
     """Kernel, stride and padding per axis; refuses a ``ceil_mode`` that would add a window."""
     size, kernel, padding = x.value.type.shape[-axes:], tuple_of(kernel, axes), tuple_of(padding, axes)
     stride = kernel if stride is None or stride == [] else tuple_of(stride, axes)

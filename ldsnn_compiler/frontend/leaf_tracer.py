@@ -25,6 +25,9 @@ def failed(*operands: Any) -> Any:
 class LeafTracer(fx.Tracer):
     """Traces a module; one whose forward fails becomes :func:`failed`, and tracing goes on behind it."""
 
+    record_stack_traces = True
+    """Problems of unrolled loops name the line of the user's code."""
+
     def __init__(self, ctx: Context, prefix: str) -> None:
         super().__init__(autowrap_functions=tuple(getattr(space, name) for space, name in _wrapped(ctx.tables)))
         self.ctx, self.prefix = ctx, prefix
@@ -100,9 +103,10 @@ def report_untraceable(ctx: Context, path: str, module: nn.Module, error: Except
     cause = text[0] if text else type(error).__name__
     with ctx.at(path, path, type(module).__name__, claim=False):
         ctx.report(
-            f"its forward cannot be traced: {cause}", attribute="forward",
-            hint="write it without branches on tensor values and without iterating over a tensor; sizes must not depend on data",
-        )  # fmt: skip
+            f"its forward cannot be traced: {cause}",
+            attribute="forward",
+            hint="write it without branching on tensor values or iterating over a tensor, with sizes known beforehand",
+        )
 
 
 def _defaults(module: nn.Module, given: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:

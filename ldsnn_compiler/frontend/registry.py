@@ -1,7 +1,7 @@
 """Importers as data: a :class:`FrontEnd` is the table of what one library's models may contain.
 
-A new library is one file with such a table, registered under the entry-point group ``ldsnn_compiler.frontends`` (the entry
-names a function without arguments that returns the :class:`FrontEnd`) or passed to :func:`register`.
+A new library is one file with such a table, registered under the entry-point group ``ldsnn_compiler.frontends`` (the
+entry names a function without arguments that returns the :class:`FrontEnd`) or passed to :func:`register`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -32,12 +32,16 @@ FunctionImporter = Callable[..., Any]
 """``importer(ctx, *operands, **keywords) -> Traced`` (or any Python value that the model computes with)."""
 
 Normaliser = Callable[[fx.GraphModule, "Context"], None]
-"""Rewrites a traced module in place before it is imported, e.g. re-rolls hand-written time loops; problems go to the context."""
+"""Rewrites a traced module in place before it is imported, e.g. re-rolls time loops; problems go to the context."""
 
 GROUP = "ldsnn_compiler.frontends"
 BUILT_IN: Mapping[str, tuple[str, ...]] = {
-    "torch": ("ldsnn_compiler.frontend.layers", "ldsnn_compiler.frontend.functions"),
-    "spikingjelly": ("ldsnn_compiler.frontend.spikingjelly",),
+    "torch": (
+        "ldsnn_compiler.frontend.layers",
+        "ldsnn_compiler.frontend.functions",
+        "ldsnn_compiler.frontend.reroll",
+    ),
+    "spikingjelly": ("ldsnn_compiler.frontend.spikingjelly", "ldsnn_compiler.frontend.encoders"),
     "snntorch": ("ldsnn_compiler.frontend.snntorch",),
 }
 """Library -> modules with a ``front_end()``; imported only once the library itself has been imported."""
@@ -51,7 +55,7 @@ class ModulePath(str):
 
 @dataclass(frozen=True)
 class ModuleRef:
-    """The same, as importers see it: ``path`` from the root of the model; import a call of it by ``ctx.call(module, path, x)``."""
+    """The same, as importers see it, ``path`` from the model's root; ``ctx.call(module, path, x)`` imports a call."""
 
     module: nn.Module
     path: str
@@ -61,15 +65,15 @@ class ModuleRef:
 class FrontEnd:
     """What a library brings. Later tables may not repeat an entry of earlier ones.
 
-    ``modules``     class -> importer. It serves subclasses too, as long as they leave ``methods_kept`` of that class alone.
+    ``modules``     class -> importer. It serves subclasses too, as long as they leave ``methods_kept`` alone.
     ``checks``      class -> check of its attributes, for subclasses too
     ``functions``   function in the traced graph -> importer
     ``methods``     tensor method name -> importer
     ``refused``     class or function -> what to do instead; subclasses are refused too
     ``leaves``      base classes whose instances are never traced into: without an importer they are refused by name
     ``methods_kept`` the methods that an importer relies on
-    ``state``       class -> {attribute: marker(call result)}: while tracing, reading that attribute after a call of the module
-                    gives the marker's result, so that ``lif.v`` becomes a value of the graph
+    ``state``       class -> {attribute: marker(call result)}: while tracing, reading that attribute after a call of the
+                    module gives the marker's result, so that ``lif.v`` becomes a value of the graph
     ``normalisers`` run in order on every traced module
     ``wrapped``     (namespace, name) of functions recorded as calls instead of being traced into
     """
@@ -114,12 +118,12 @@ def front_ends() -> tuple[FrontEnd, ...]:
     return tuple(_REGISTERED.values())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_built_in(module: str) -> None:
     register(import_module(module).front_end())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_plugins() -> None:
     problems = []
     for entry in entry_points(group=GROUP):
@@ -167,6 +171,8 @@ class Tables:
             for part in self.parts:
                 if key in part.refused:
                     return part.refused[key]
+                if key in part.functions or key in part.methods:
+                    return None
                 if key in part.modules and self._owner(what) is not None:
                     return None
         return None

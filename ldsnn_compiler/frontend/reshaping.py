@@ -55,7 +55,7 @@ def features(ctx: Context, x: Traced, shape: tuple[int, ...]) -> Traced:
 
 def _match(
     lead: tuple[Axis, ...], sizes: tuple[int, ...], timesteps: int, batch: int, rest: int
-) -> tuple[tuple[Axis, ...], tuple[int, ...]] | None:  # fmt: skip
+) -> tuple[tuple[Axis, ...], tuple[int, ...]] | None:
     """Which of ``sizes`` are the named axes ``lead``, and the features that remain; None if they do not line up."""
     if not lead:
         return ((), sizes) if prod(sizes) == rest else None
@@ -128,7 +128,7 @@ def movedim(ctx: Context, x: Traced, source: int, destination: int) -> Traced:
 
 
 def unsqueeze(ctx: Context, x: Traced, dim: int) -> Traced:
-    """``x.unsqueeze(d)``: in front of a static ``[N, ...]`` a time axis of one step, among the features an axis of length 1."""
+    """``x.unsqueeze(d)``: before a static ``[N, ...]`` a time axis of one step, among features an axis of length 1."""
     if not isinstance(dim, int) or not -len(x.axes) - 1 <= dim <= len(x.axes):
         raise ctx.refuse(f"dimension {dim!r} is out of range for {x}")
     at = dim % (len(x.axes) + 1)

@@ -1,15 +1,15 @@
 """SpikingJelly 2: neurons, ``layer.*`` wrappers, containers, in single-step and multi-step mode.
 
-Equations as in SpikingJelly's ``functional.neuron`` (``h`` membrane after charging, ``s = [h - v_threshold >= 0]``, ``r`` =
-``v_reset`` or 0 if that is None)::
+Equations as in SpikingJelly's ``functional.neuron`` (``h`` membrane after charging, ``s = [h - v_threshold >= 0]``,
+``r`` = ``v_reset`` or 0 if that is None)::
 
     IFNode             h = v + x
     LIFNode            h = v + (x - (v - r)) / tau          (decay_input)     h = v - (v - r) / tau + x    (else)
     ParametricLIFNode  the same with ``* sigmoid(w)`` in place of ``/ tau``
     hard reset         v = s * v_reset + (1 - s) * h        soft reset (v_reset None)   v = h - s * v_threshold
 
-The membrane starts at ``r``; state left in the model by an earlier run is not imported. Surrogates, ``detach_reset`` and
-``backend`` make no difference to the forward pass.
+The membrane starts at ``r``; state left in the model by an earlier run is not imported. Surrogates, ``detach_reset``
+and ``backend`` make no difference to the forward pass.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ def _run(m: Any, ctx: Context, x: Any, model: Neuron) -> Traced:
     x = ctx.expect(x, SEQUENCE) if m.step_mode == "m" else ctx.expect(x, (BATCH,))
     if m.step_mode == "s" and not x.stepping:
         raise ctx.refuse(
-            "is in single-step mode outside a time loop", attribute="step_mode", time=True,
+            "is in single-step mode outside a time loop",
+            attribute="step_mode",
+            time=True,
             hint="trace with timesteps=..., or functional.set_step_mode(model, 'm')",
-        )  # fmt: skip
+        )
     ctx.once(m)
     return ctx.layer("neuron", x, neuron=model)
 
@@ -318,15 +320,24 @@ REFUSED: Mapping[Any, str] = {
 }
 
 _METHODS_KEPT = (
-    "forward", "single_step_forward", "multi_step_forward", "single_step_functional_forward", "multi_step_functional_forward",
-)  # fmt: skip
+    "forward",
+    "single_step_forward",
+    "multi_step_forward",
+    "single_step_functional_forward",
+    "multi_step_functional_forward",
+)
 
 
 def front_end() -> FrontEnd:
     """SpikingJelly's classes."""
     return FrontEnd(
-        "spikingjelly", modules=MODULES, checks=CHECKS, functions=FUNCTIONS, refused=REFUSED, methods_kept=_METHODS_KEPT,
+        "spikingjelly",
+        modules=MODULES,
+        checks=CHECKS,
+        functions=FUNCTIONS,
+        refused=REFUSED,
+        methods_kept=_METHODS_KEPT,
         leaves=(base.MemoryModule, base.StepModule),
         state={sj.BaseNode: {"v": membrane_after, "v_seq": membrane_sequence}},
         wrapped=((functional, "seq_to_ann_forward"), (functional, "multi_step_forward")),
-    )  # fmt: skip
+    )

@@ -1,8 +1,4 @@
-"""Ops over the time axis: repeating, stacking, reducing, indexing; and the markers of single-step code.
-
-:func:`hold_steps`, :func:`each_step` and :func:`collect_steps` are what a re-rolled time loop is written with: the loop's
-body stands between ``each_step`` (or ``hold_steps`` of a static tensor) and ``collect_steps``, once.
-"""
+"""Ops over the time axis: repeating, stacking, reducing, indexing."""
 
 from __future__ import annotations
 
@@ -10,49 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import torch
-
 from ldsnn_compiler.frontend.context import Context
 from ldsnn_compiler.frontend.reshaping import as_traced, dim_of, features, numbers, unsqueeze
 from ldsnn_compiler.frontend.traced import BATCH, TIME, Traced
-
-# ---- markers of single-step code
-
-
-def hold_steps(x: torch.Tensor, timesteps: int) -> torch.Tensor:
-    """Marker: a static ``[N, ...]`` as the input of each of so many timesteps."""
-    return x
-
-
-def each_step(x: torch.Tensor) -> torch.Tensor:
-    """Marker: ``[T, N, ...]`` as the ``[N, ...]`` of each timestep."""
-    return x[0]
-
-
-def collect_steps(x: torch.Tensor) -> torch.Tensor:
-    """Marker: the ``[N, ...]`` of each timestep as ``[T, N, ...]``."""
-    return x[None]
-
-
-def import_hold(ctx: Context, x: Any, timesteps: int) -> Traced:
-    """Importer of :func:`hold_steps`."""
-    x = ctx.expect(x, (BATCH,))
-    ctx.steps(timesteps)
-    return x if x.stepping else Traced(ctx.hold(x.value), x.axes, stepping=True)
-
-
-def import_each_step(ctx: Context, x: Any) -> Traced:
-    """Importer of :func:`each_step`."""
-    return ctx.each_step(as_traced(ctx, x))
-
-
-def import_collect(ctx: Context, x: Any) -> Traced:
-    """Importer of :func:`collect_steps`."""
-    x = as_traced(ctx, x)
-    if not x.stepping:
-        raise ctx.refuse(f"expects the result of one timestep, got {x}", time=True)
-    return ctx.collect(x)
-
 
 # ---- making time
 
@@ -236,7 +192,7 @@ def amax(ctx: Context, x: Traced, dim: Any = None, keepdim: bool = False) -> Tra
 
 
 def index(ctx: Context, x: Any, where: Any) -> Any:
-    """``x[...]``: ``x[-1]`` is the last readout, ``x[:k]`` keeps a prefix of time, slices of features, ``None`` a new axis."""
+    """``x[...]``: ``x[-1]`` is the last readout, ``x[:k]`` a prefix of time; slices of features; None, a new axis."""
     if not isinstance(x, Traced):
         return x[where]
     items = list(where) if isinstance(where, tuple | list) else [where]

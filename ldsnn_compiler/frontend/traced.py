@@ -1,4 +1,4 @@
-"""What the importer knows about a tensor of the user's model: which stream it is and where its time and batch axes lie."""
+"""What the importer knows about a tensor of the model: which stream it is and where its time and batch axes lie."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SEQUENCE: Final = (TIME, BATCH)
 
 @dataclass(frozen=True)
 class Traced:
-    """One tensor of the model. ``axes`` names each of its axes: ``T``, ``N``, ``TN`` (folded) or the axis of ``value``'s shape.
+    """One tensor of the model. ``axes`` names its axes: ``T``, ``N``, ``TN`` (folded), or a number: that of its shape.
 
-    ``stepping``: the tensor is the view of one timestep (single-step code): it has no time axis, its stream has timesteps.
+    ``stepping``: it is the view of one timestep, as in single-step code: no time axis, but its stream has timesteps.
     """
 
     value: Value

@@ -26,7 +26,7 @@ Example = torch.Tensor | tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Reading:
-    """A way to read the example: ``sequence`` ``[T, N, ...]`` or static ``[N, ...]``; ``stepping``: the model is single-step code."""
+    """How to read the example: ``sequence`` ``[T, N, ...]`` or static; ``stepping``: the model is single-step code."""
 
     sequence: bool
     stepping: bool
@@ -49,10 +49,10 @@ def trace(model: nn.Module, example: Example, timesteps: int | None = None, *, n
 
     Args:
         model: as in ``eval()``, its neurons as after a reset.
-        example: one batch as the model takes it, ``[N, ...]`` or ``[T, N, ...]``, a tuple for several inputs; only its shape
-            matters.
-        timesteps: needed if the model does one timestep a call; a static example is then held for that many. A model that
-            sets them itself, by repeating its input or by a sequence example, need not be told.
+        example: one batch as the model takes it, ``[N, ...]`` or ``[T, N, ...]``, a tuple for several inputs; only its
+            shape matters.
+        timesteps: needed if the model does one timestep a call; a static example is then held for that many. A model
+            that sets them itself, by repeating its input or by a sequence example, need not be told.
         name: name of the graph.
 
     Raises:
@@ -67,9 +67,14 @@ def trace(model: nn.Module, example: Example, timesteps: int | None = None, *, n
 
 
 def import_model(
-    model: nn.Module, example: Example, timesteps: int | None = None, *, name: str = "net", extra: tuple[FrontEnd, ...] = ()
-) -> Imported:  # fmt: skip
-    """As :func:`trace`, but problems and notes are returned. ``extra`` tables serve this import only and go before the others."""
+    model: nn.Module,
+    example: Example,
+    timesteps: int | None = None,
+    *,
+    name: str = "net",
+    extra: tuple[FrontEnd, ...] = (),
+) -> Imported:
+    """As :func:`trace`, but problems and notes are returned. ``extra`` tables serve this import only and go first."""
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
     problems = _check_arguments(model, examples, timesteps)
     if problems:
@@ -116,8 +121,13 @@ def _check_arguments(model: Any, examples: tuple[Any, ...], timesteps: Any) -> l
 
 
 def _import(
-    tables: Tables, model: nn.Module, examples: tuple[torch.Tensor, ...], timesteps: int | None, reading: Reading, name: str
-) -> Context | None:  # fmt: skip
+    tables: Tables,
+    model: nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    timesteps: int | None,
+    reading: Reading,
+    name: str,
+) -> Context | None:
     """One attempt; None if the example cannot be read that way at all."""
     if reading.sequence and any(e.ndim < 2 for e in examples):
         return None
@@ -135,8 +145,13 @@ def _import(
 
 
 def _import_once(
-    tables: Tables, model: nn.Module, examples: tuple[torch.Tensor, ...], timesteps: int | None, reading: Reading, name: str
-) -> Context:  # fmt: skip
+    tables: Tables,
+    model: nn.Module,
+    examples: tuple[torch.Tensor, ...],
+    timesteps: int | None,
+    reading: Reading,
+    name: str,
+) -> Context:
     graph = Graph(name, base_timesteps=timesteps or 1)
     ctx = Context(tables, graph, examples[0].shape[1 if reading.sequence else 0], timesteps)
     attach(ctx)

@@ -63,8 +63,13 @@ def _unknown_hint(kind: type) -> str:
 
 
 def attempt(
-    ctx: Context, check: Callable[..., None] | None, importer: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
-) -> Any:  # fmt: skip
+    ctx: Context,
+    check: Callable[..., None] | None,
+    importer: Callable[..., Any],
+    module: nn.Module,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """Run a module's check, then, if its operands are sound, its importer."""
     before = len(ctx.problems)
     if check is not None:
@@ -157,14 +162,20 @@ class Walk:
         return self._apply(node, name, self.ctx.tables.method(name), lambda *_, **__: plain(args[0]), args, kwargs)
 
     def _apply(
-        self, node: fx.Node, name: str, importer: Any, plain: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:  # fmt: skip
+        self,
+        node: fx.Node,
+        name: str,
+        importer: Any,
+        plain: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         module = _join(self.prefix, _enclosing(node))
         kind = f"{name}()"
         refusal = self.ctx.tables.refusal(node.target)
-        if refusal is None and not contains((args, kwargs), Traced) and not contains((args, kwargs), Poison):
-            if importer is None or not getattr(importer, "always", False):
-                return self._constant(module, name, kind, plain, args, kwargs)
+        of_network = contains((args, kwargs), Traced) or contains((args, kwargs), Poison)
+        if refusal is None and not of_network and not getattr(importer, "always", False):
+            return self._constant(module, name, kind, plain, args, kwargs)
         with self.ctx.at(_join(module, name), module, kind):
             if importer is None or refusal is not None:
                 self.ctx.report("cannot be imported", hint=refusal or "`ldsnn ops` lists what there is")
@@ -172,8 +183,14 @@ class Walk:
             return guarded(self.ctx, importer, (self.ctx, *args), kwargs)
 
     def _constant(
-        self, module: str, name: str, kind: str, plain: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:  # fmt: skip
+        self,
+        module: str,
+        name: str,
+        kind: str,
+        plain: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         """Nothing of the network is in it: the model computes with numbers and shapes, and so do we."""
         try:
             with torch.no_grad():

@@ -1,0 +1,210 @@
+"""snnTorch: ``Leaky``, ``Lapicque`` and ``Synaptic``, and the encoders of ``snntorch.spikegen``.
+
+Read from snnTorch 1.0's source. ``R = [mem - threshold > 0]`` is taken from the *old* membrane, beta is clamped to
+[0, 1]:
+
+=========  =================  ==========================================================  ==========================
+class      reset              step                                                        imported as
+=========  =================  ==========================================================  ==========================
+Leaky      subtract           ``mem = beta * mem + x - R * threshold``                    soft, ``next_before_charge``
+Leaky      subtract, prompt   the same, then ``mem -= (spk - R) * threshold``             ``leaky_prompt``
+Leaky      zero               ``mem = beta * ((1 - R) * mem) + x``                        hard, ``next_before_charge``
+Leaky      zero, prompt       ``mem = beta * mem + x``, then ``mem -= spk * mem``         hard, ``now``
+Lapicque   zero               ``mem = (1 - R) * (gain * x + decay * mem)``                hard, ``next_after_charge``
+Synaptic   zero               ``syn = alpha * syn + x; mem = (1 - R) * (beta * mem + syn)``  hard, ``next_after_charge``
+=========  =================  ==========================================================  ==========================
+
+``prompt`` is ``reset_delay=False``. Spikes are ``[mem > threshold]`` times ``graded_spikes_factor``. The state that a
+model holds at the time of import is not taken: a graph starts at zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import snntorch
+import torch
+from snntorch import spikegen
+
+from ldsnn_compiler.frontend import encoders
+from ldsnn_compiler.frontend.context import Context
+from ldsnn_compiler.frontend.registry import FrontEnd, ModuleImporter
+from ldsnn_compiler.frontend.traced import BATCH, Traced
+from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
+
+_STATE_FUNCTIONS = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
+_HINT = "use snn.Leaky, snn.Synaptic or snn.Lapicque"
+
+
+class NotRecorded:
+    """Stands for a state that a graph does not emit."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self.name}, which cannot be recorded"
+
+
+def membrane_of(result: Any) -> Any:
+    """Marks a read of ``lif.mem`` after a call of ``lif``."""
+    return result[-1] if isinstance(result, tuple) else result
+
+
+def _import_membrane_of(ctx: Context, result: Any) -> Traced:
+    spikes = result[0] if isinstance(result, tuple) else result
+    return spikes.like(spikes.value.node.results[1])  # type: ignore[no-any-return]
+
+
+# ---- checks
+
+
+def check(m: Any, ctx: Context) -> None:
+    """What no neuron program says: inhibition, quantised state, a surrogate that is not a step."""
+    if m.inhibition:
+        ctx.report("only the largest membrane of a layer fires", attribute="inhibition", hint="use inhibition=False")
+    if m.state_quant:
+        ctx.report("the state is quantised in each step", attribute="state_quant", hint="use state_quant=False")
+    if m.state_function.__name__ != _STATE_FUNCTIONS[m.reset_mechanism]:
+        built = next(k for k, v in _STATE_FUNCTIONS.items() if v == m.state_function.__name__)
+        ctx.report(
+            f"is {m.reset_mechanism!r}, but the neuron was built with {built!r} and still runs it",
+            attribute="reset_mechanism",
+            hint="give it to the constructor",
+        )
+    probe = torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 2.0])
+    if not torch.equal(m.spike_grad(probe).detach(), (probe > 0).float()):
+        ctx.report(
+            "does not give 1 above zero and 0 up to it", attribute="spike_grad", hint="use one of snntorch.surrogate"
+        )
+    if bool((torch.as_tensor(m.graded_spikes_factor) == 0).any()):
+        ctx.report("is zero", attribute="graded_spikes_factor", hint="leave the layer out")
+    if (
+        not getattr(m, "reset_delay", True)
+        and m.reset_mechanism == "zero"
+        and bool((torch.as_tensor(m.threshold) < 0).any())
+    ):
+        ctx.report(
+            "is negative, so that a membrane reset to zero would fire",
+            attribute="threshold",
+            hint="use reset_delay=True",
+        )
+
+
+def check_synaptic(m: Any, ctx: Context) -> None:
+    """As :func:`check`; a prompt subtraction is known for ``Leaky`` only."""
+    check(m, ctx)
+    if not m.reset_delay and m.reset_mechanism == "subtract":
+        ctx.report("is False", attribute="reset_delay", hint="use reset_delay=True, or reset_mechanism='zero'")
+
+
+# ---- importers
+
+
+def leaky(m: Any, ctx: Context, x: Any, mem: Any = None) -> Any:
+    """``snn.Leaky``."""
+    x = _step(ctx, x, mem)
+    settings = {"beta": _value(ctx, x, "beta", m.beta.clamp(0, 1)), **_firing(m, ctx, x)}
+    if m.reset_mechanism == "subtract" and not m.reset_delay:
+        return _results(m, ctx, x, neuron("leaky_prompt", **settings))
+    late = "next_before_charge" if m.reset_delay else "now"
+    return _results(m, ctx, x, neuron("leaky", **settings, **_reset(m, late)))
+
+
+def lapicque(m: Any, ctx: Context, x: Any, mem: Any = None) -> Any:
+    """``snn.Lapicque``: its input is scaled factor by factor, in the order of the source."""
+    x = _step(ctx, x, mem)
+    decay = 1 - (m.time_step / (m.R * m.C))
+    for part, gain in (("r", m.R), ("rc", 1 / (m.R * m.C)), ("dt", m.time_step)):
+        factor = _value(ctx, x, part, torch.as_tensor(gain))
+        if isinstance(factor, TensorRef):
+            x = ctx.layer("scale", x, part=part, by=factor)
+        elif factor != 1.0:
+            x = ctx.layer("scale", x, part=part, factor=factor)
+    settings = {"beta": _value(ctx, x, "decay", decay), **_firing(m, ctx, x)}
+    return _results(m, ctx, x, neuron("leaky", **settings, **_reset(m, "next_after_charge")))
+
+
+def synaptic(m: Any, ctx: Context, x: Any, syn: Any = None, mem: Any = None) -> Any:
+    """``snn.Synaptic``; its current cannot be recorded."""
+    x = _step(ctx, x, syn, mem)
+    decays = {name: _value(ctx, x, name, getattr(m, name).clamp(0, 1)) for name in ("alpha", "beta")}
+    late = "next_after_charge" if m.reset_delay else "now"
+    result = _results(m, ctx, x, neuron("cuba_lif", **decays, **_firing(m, ctx, x), **_reset(m, late)))
+    return (result[0], NotRecorded("the synaptic current"), result[1]) if isinstance(result, tuple) else result
+
+
+def _step(ctx: Context, operand: Any, *states: Any) -> Traced:
+    """The operand in one timestep."""
+    if any(s is not None for s in states):
+        raise ctx.refuse(
+            "takes its state as an argument that cannot be followed",
+            hint="loop over time inside forward, or set init_hidden=True",
+        )
+    x: Traced = ctx.expect(operand, (BATCH,))
+    if not x.stepping:
+        raise ctx.refuse(
+            "does one timestep a call, but is called with a value for the whole run",
+            time=True,
+            hint="say how many timesteps: timesteps=...",
+        )
+    return x
+
+
+def _reset(m: Any, late: str) -> dict[str, str]:
+    kind = {"subtract": "soft", "zero": "hard", "none": "none"}[m.reset_mechanism]
+    return {"compare": "gt", "reset": kind, "reset_time": late if kind != "none" else "now"}
+
+
+def _firing(m: Any, ctx: Context, x: Traced) -> dict[str, float | TensorRef]:
+    return {
+        "threshold": _value(ctx, x, "threshold", m.threshold),
+        "spike_value": _value(ctx, x, "graded_spikes_factor", m.graded_spikes_factor),
+    }
+
+
+def _value(ctx: Context, x: Traced, name: str, value: torch.Tensor) -> float | TensorRef:
+    """A parameter as snnTorch broadcasts it: a number, one per channel (first axis), or one per neuron."""
+    shape, value = x.value.type.shape, value.detach().float()
+    if value.numel() == 1:
+        return float(value)
+    try:
+        whole = value.broadcast_to((1, *shape))[0]
+    except RuntimeError:
+        raise ctx.refuse(
+            f"has shape {list(value.shape)}, which does not fit neurons of shape {list(shape)}",
+            attribute=name,
+            hint="one value per neuron, or shaped [channels, 1, 1]",
+        ) from None
+    channels = whole.flatten(1)[:, :1] if whole.ndim > 1 else whole[:, None]
+    alike = bool((whole.reshape(shape[0], -1) == channels).all())
+    return ctx.tensor(name, channels[:, 0] if alike else whole.clone())
+
+
+def _results(m: Any, ctx: Context, x: Traced, kind: Neuron) -> Any:
+    """What the call returns: spikes, with the membrane unless it stays hidden."""
+    ctx.once(m)
+    node = ctx.emit("neuron", x.value, neuron=kind, membrane=True)
+    spikes = x.like(node.result)
+    return spikes if m.init_hidden and not m.output else (spikes, x.like(node.results[1]))
+
+
+def front_end() -> FrontEnd:
+    """What can be imported from snnTorch."""
+    modules: dict[type, ModuleImporter] = {
+        snntorch.Leaky: leaky,
+        snntorch.Lapicque: lapicque,
+        snntorch.Synaptic: synaptic,
+    }
+    spikegen_functions, refused = encoders.spikegen_tables(spikegen)
+    return FrontEnd(
+        "snntorch",
+        modules=modules,
+        checks={snntorch.Leaky: check, snntorch.Lapicque: check, snntorch.Synaptic: check_synaptic},
+        functions={membrane_of: _import_membrane_of, **spikegen_functions},
+        refused={snntorch.SpikingNeuron: _HINT, **refused},
+        leaves=(snntorch.SpikingNeuron,),
+        methods_kept=("forward", "fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int"),
+        state={kind: {"mem": membrane_of} for kind in modules},
+        wrapped=tuple((spikegen, f.__name__) for f in (*spikegen_functions, *refused)),
+    )

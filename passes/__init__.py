@@ -7,6 +7,22 @@ The list is written out: a module that fails to import is an error, never a pass
 if not __name__.startswith("ldsnn_compiler."):
     raise ImportError("import this package as ldsnn_compiler.passes")
 
-from ldsnn_compiler.passes import canonicalize, dead_code
+from ldsnn_compiler.passes import (
+    assign_timesteps,
+    canonicalize,
+    commute_resample,
+    dead_code,
+    drop_dead_timesteps,
+    fold_batchnorm,
+    fold_scale,
+)
 
-__all__ = ["canonicalize", "dead_code"]
+__all__ = [
+    "assign_timesteps",
+    "canonicalize",
+    "commute_resample",
+    "dead_code",
+    "drop_dead_timesteps",
+    "fold_batchnorm",
+    "fold_scale",
+]

@@ -44,7 +44,7 @@ def resampled(graph: Graph, value: Value, dt: Fraction, before: Node | None = No
 
 
 def merge(graph: Graph, node: Node) -> bool:
-    """Let a resample read what an earlier one reads, where the two are one; drop it where it comes back to the start."""
+    """Let a resample read what an earlier one reads, where the two are one; drop it where it comes back to that."""
     first = node.operands[0].node
     if first.op.name != "resample":
         return False

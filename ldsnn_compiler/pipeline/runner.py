@@ -50,7 +50,7 @@ def run_pipeline(graph: Graph, passes: Iterable[Pass], instruments: Sequence[Ins
 
 def _run_one(graph: Graph, each: Pass, done: Sequence[str]) -> bool:
     before = Fingerprint.of(graph)
-    with _named(graph, each, done):
+    with _named(graph, each, done, before):
         changed = each.run(graph)
         verify(graph)
         if (really := Fingerprint.of(graph) != before) != changed:
@@ -87,15 +87,19 @@ class Fingerprint:
 
 
 @contextmanager
-def _named(graph: Graph, each: Pass, done: Sequence[str]) -> Iterator[None]:
-    """Add to every error which pass raised it, after which others, and the IR around it."""
-    history = f"pass {str(each)!r}, run after {', '.join(done) if done else 'no other'}"
+def _named(graph: Graph, each: Pass, done: Sequence[str], before: Fingerprint) -> Iterator[None]:
+    """Add to every error which pass raised it, after which others, and, once the graph has changed, the IR around it."""
+    history = f"in pass {_short(str(each))}, run after {', '.join(map(_short, done)) if done else 'no other'}"
     try:
         yield
     except LdsnnError as error:
-        around = excerpt(graph, error.problems)
+        around = "" if Fingerprint.of(graph) == before else excerpt(graph, error.problems)
         error.problems = (*error.problems, Problem(history), *([Problem(around)] if around else ()))
         error.args = ("\n".join(map(str, error.problems)),)
         raise
     except Exception as error:
         raise PassError([Problem(f"{type(error).__name__}: {error}"), Problem(history)]) from error
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text.partition('{')[0]}{{...}}"

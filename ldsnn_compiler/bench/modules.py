@@ -56,7 +56,7 @@ def spikingjelly_module(network: Network) -> nn.Module:
     class SpikingJellyNet(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.timesteps = network.timesteps
+            self.repeats = (network.timesteps, *[1] * network.images.dim())
             steps: list[str] = []
             for i, each in enumerate(network.layers):
                 steps += self._add(i, each)
@@ -83,7 +83,7 @@ def spikingjelly_module(network: Network) -> nn.Module:
             return list(named)
 
         def forward(self, x: Tensor) -> Tensor:
-            x = x.unsqueeze(0).repeat(self.timesteps, *[1] * x.dim())
+            x = x.unsqueeze(0).repeat(self.repeats)
             for name in self.steps:
                 x = getattr(self, name)(x)
             return self.head(self.flatten(x)).mean(0)  # type: ignore[no-any-return]

@@ -1,10 +1,11 @@
-"""The Typer application: every command registered. Heavy modules are imported inside the commands, so that help is quick."""
+"""The Typer application: every command registered. Heavy modules are imported inside the commands, so that help is
+quick."""
 
 from __future__ import annotations
 
 import typer
 
-from ldsnn_compiler.cli import listing
+from ldsnn_compiler.cli import check, listing, look
 from ldsnn_compiler.cli.common import command
 
 app = typer.Typer(
@@ -17,6 +18,10 @@ app = typer.Typer(
 )
 
 for _function in (
+    check.check,
+    look.inspect,
+    look.diff,
+    look.opt,
     listing.ops,
     listing.passes,
     listing.targets,

@@ -11,7 +11,8 @@ import inspect
 import json as jsonlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Parts
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import wraps
@@ -36,6 +37,8 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 Pipeline = Annotated[str | None, typer.Option("--pipeline", help="passes in place of the default ones")]
 DumpDir = Annotated[Path | None, typer.Option("--dump-dir", help="write the IR there after every pass")]
 TimePasses = Annotated[bool, typer.Option("--time-passes", help="print how long every pass took")]
+Shape = Annotated[str | None, typer.Option("--shape", help="shape of one sample, such as 1,8,8, if there is no data")]
+Sequence = Annotated[bool, typer.Option("--sequence", help="samples are [T, ...] and the model takes [T, N, ...]")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="use only the first samples of the data")]
 
 
@@ -44,7 +47,7 @@ class Answer:
     """What a command found: ``data`` for ``--json``, ``shown`` for a person; ``exit_code`` 1 reports a failed check."""
 
     data: Any
-    shown: Sequence[RenderableType] = ()
+    shown: Parts[RenderableType] = ()
     exit_code: int = 0
 
 
@@ -116,7 +119,7 @@ def _fail(json: bool, problems: list[dict[str, str]], lines: list[str]) -> int:
     return 1
 
 
-def show(parts: Sequence[RenderableType]) -> None:
+def show(parts: Parts[RenderableType]) -> None:
     """Print for a person; plain strings as they are. Wide enough for whole tables when stdout is no terminal."""
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     for part in parts:
@@ -132,7 +135,7 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def load_plugins(files: Sequence[Path]) -> None:
+def load_plugins(files: Parts[Path]) -> None:
     """Load ``--plugin`` files; what they register is known afterwards."""
     if files:
         from ldsnn_compiler.pipeline import load_plugins as load

@@ -102,8 +102,8 @@ def _imported(options: ModelOptions) -> Graph:
 def open_module(options: ModelOptions) -> tuple[nn.Module, Any]:
     """The user's module and an example for it.
 
-    The factory gives the module or ``(module, example)``; a parameter called ``timesteps`` gets ``--timesteps``. The example
-    is otherwise a sample of the data, or zeros of ``--shape``; with ``--sequence`` time goes before the batch.
+    The factory gives the module or ``(module, example)``; a parameter called ``timesteps`` gets ``--timesteps``. The
+    example is otherwise a sample of the data, or zeros of ``--shape``; with ``--sequence`` time goes before the batch.
     """
     made = _call_factory(options)
     if isinstance(made, tuple) and len(made) == 2:

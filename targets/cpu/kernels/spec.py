@@ -78,15 +78,6 @@ class Source:
     def pixels(self) -> int:
         return prod(self.space)
 
-    @property
-    def walks_bits(self) -> bool:
-        """Event-driven: set bits select weight rows. Depthwise convolutions are better off multiplying."""
-        return self.kind == "conv" and self.form == "bits" and self.method == "event" and not self.is_depthwise
-
-    @property
-    def is_depthwise(self) -> bool:
-        return self.kind == "conv" and self.groups > 1 and self.groups == self.channels
-
 
 @dataclass(frozen=True)
 class BufferSpec:
@@ -125,6 +116,15 @@ class RegionSpec:
         problems = [Problem(text, where="CPU region") for text in _mistakes(self)]
         if problems:
             raise LdsnnError(problems)
+
+    def is_depthwise(self, source: Source) -> bool:
+        """Every output channel reads the input channel of its own number."""
+        return source.kind == "conv" and source.groups > 1 and source.groups == source.channels == self.channels
+
+    def walks_bits(self, source: Source) -> bool:
+        """Event-driven: set bits select weight rows. Depthwise convolutions are better off multiplying."""
+        is_event = source.form == "bits" and source.method == "event"
+        return source.kind == "conv" and is_event and not self.is_depthwise(source)
 
     @property
     def pixels(self) -> int:
@@ -170,6 +170,8 @@ def input_range(spec: RegionSpec, source: Source, block: int) -> Pair:
     """(first word, channels) of the input that output block ``block`` reads; the number is the same for all blocks."""
     if source.groups == 1:
         return 0, source.channels
+    if spec.is_depthwise(source):
+        return block * spec.block // WORD, spec.block
     return first_word(spec, source, block), WORD * max(_word_span(spec, source, b) for b in range(spec.blocks))
 
 
@@ -188,7 +190,7 @@ def _word_span(spec: RegionSpec, source: Source, block: int) -> int:
 
 def weight_shape(spec: RegionSpec, source: Source) -> tuple[int, int, int, int]:
     """``[blocks, taps, input channels of the block, block]``: what :func:`~.layout.pack_weights` makes."""
-    rows = 1 if source.is_depthwise else input_range(spec, source, 0)[1]
+    rows = 1 if spec.is_depthwise(source) else input_range(spec, source, 0)[1]
     return (spec.blocks, source.taps, rows, spec.block)
 
 
@@ -212,7 +214,9 @@ def buffers(spec: RegionSpec) -> tuple[BufferSpec, ...]:
     found += [BufferSpec(f"{name}_in", (n, spec.pixels, spec.channels)) for name in states]
     dense = (n, spec.timesteps, spec.pixels, spec.channels)
     bits = bits_shape(n, spec.timesteps, spec.planes, spec.pixels, spec.channels)
-    found.append(BufferSpec("y", bits, "uint64", True) if spec.output == "bits" else BufferSpec("y", dense, is_output=True))
+    found.append(
+        BufferSpec("y", bits, "uint64", True) if spec.output == "bits" else BufferSpec("y", dense, is_output=True)
+    )
     if spec.membrane:
         found.append(BufferSpec("membrane", dense, is_output=True))
     found += [BufferSpec(f"{name}_out", (n, spec.pixels, spec.channels), is_output=True) for name in states]
@@ -221,7 +225,9 @@ def buffers(spec: RegionSpec) -> tuple[BufferSpec, ...]:
 
 def _input(n: int | str, index: int, source: Source) -> BufferSpec:
     if source.form == "bits":
-        return BufferSpec(f"x{index}", bits_shape(n, source.timesteps, source.planes, source.pixels, source.channels), "uint64")
+        return BufferSpec(
+            f"x{index}", bits_shape(n, source.timesteps, source.planes, source.pixels, source.channels), "uint64"
+        )
     return BufferSpec(f"x{index}", (n, source.timesteps, source.pixels, source.channels))
 
 
@@ -238,7 +244,9 @@ def _mistakes(spec: RegionSpec) -> list[str]:
         found.append("membrane and state need a neuron")
     tensors = {k for k, v in spec.neuron.params.items() if isinstance(v, TensorRef)} if spec.neuron else set()
     if tensors != {*spec.per_channel, *spec.per_neuron}:
-        found.append(f"tensor parameters are {sorted(tensors)}, declared {sorted({*spec.per_channel, *spec.per_neuron})}")
+        found.append(
+            f"tensor parameters are {sorted(tensors)}, declared {sorted({*spec.per_channel, *spec.per_neuron})}"
+        )
     return found
 
 
@@ -247,7 +255,9 @@ def _source_mistakes(spec: RegionSpec, index: int, source: Source) -> list[str]:
     if spec.timesteps % source.timesteps and source.timesteps % spec.timesteps:
         found.append(f"source {index}: T={source.timesteps} neither divides {spec.timesteps} nor is a multiple of it")
     if source.kind != "conv" and (source.channels, source.space) != (spec.channels, spec.space):
-        found.append(f"source {index}: {source.kind} of {source.channels} x {source.space} for {spec.channels} x {spec.space}")
+        found.append(
+            f"source {index}: {source.kind} of {source.channels} x {source.space} for {spec.channels} x {spec.space}"
+        )
     if source.kind == "current" and source.form != "dense":
         found.append(f"source {index}: a current is dense")
     if source.kind == "conv" and (source.channels % source.groups or spec.channels % source.groups):

@@ -1,0 +1,152 @@
+"""Event-driven convolution: walk the set bits of the input and add one row of weights per event.
+
+Linear layers are 1x1 convolutions on a 1x1 map. A graded event adds its row times its count, which costs the same as
+one addition; the product with a count is exact whenever the sum of as many single additions would be.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from ldsnn_compiler.targets.cpu.kernels import tir
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, first_word, input_range, words
+from ldsnn_compiler.targets.cpu.kernels.task import Task, reached, steps, summed, window
+from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
+
+
+class EventConv:
+    """Adds one source's current to the task's; ``is_first``: the current holds nothing yet."""
+
+    def __init__(self, task: Task, source: Source, bits: Buffer, weights: Buffer, is_first: bool) -> None:
+        self.task, self.source, self.bits, self.weights, self.is_first = task, source, bits, weights, is_first
+        self.sums = tir.scratch((task.spec.vectors, task.lanes))
+        self.word = tir.scratch((1,), "uint64")
+
+    def emit(self) -> None:
+        if self.task.spec.tuning.order == "pixel":
+            self._pixel_by_pixel()
+        else:
+            self._weights_by_weights()
+
+    def _pixel_by_pixel(self) -> None:
+        """Accumulators stay in registers from the first to the last event of a pixel and timestep."""
+        task, source = self.task, self.source
+        with task.pixels() as (y, x, pixel):
+            (ky0, ky1), (kx0, kx1) = window(source, 0, y), window(source, 1, x)
+            with T.serial(steps(task.spec, source)) as step:
+                self._load(None if self.is_first else (step, pixel))
+                with T.serial(summed(task.spec, source)) as part:
+                    with T.serial(ky0, ky1) as ky, T.serial(kx0, kx1) as kx:
+                        at = self._input_pixel(y, x, ky, kx)
+                        self._walk(step * summed(task.spec, source) + part, at, ky * source.kernel[1] + kx, None)
+                self._save(step, pixel)
+
+    def _weights_by_weights(self) -> None:
+        """Each slab of weights is used by all pixels and timesteps of the tile before the next is touched."""
+        task, source = self.task, self.source
+        if self.is_first:
+            zero_current(task, source)
+        slab = task.spec.tuning.words if task.spec.tuning.order == "word" else self._word_count
+        (height, width), (rows, columns) = task.spec.space, task.spec.tuning.tile
+        with (
+            T.serial(source.kernel[0]) as ky,
+            T.serial(source.kernel[1]) as kx,
+            T.serial(-(-self._word_count // slab)) as s,
+        ):
+            (y_first, y_end), (x_first, x_end) = (
+                reached(source, 0, ky, task.y0, rows, height),
+                reached(source, 1, kx, task.x0, columns, width),
+            )
+            with T.serial(y_first, y_end) as y, T.serial(x_first, x_end) as x:
+                at, pixel = tir.let(self._input_pixel(y, x, ky, kx)), (y - task.y0) * columns + (x - task.x0)
+                with T.serial(steps(task.spec, source)) as step:
+                    self._load((step, pixel))
+                    with T.serial(summed(task.spec, source)) as part:
+                        time = step * summed(task.spec, source) + part
+                        self._walk(time, at, ky * source.kernel[1] + kx, (s * slab, slab))
+                    self._save(step, pixel)
+
+    @property
+    def _word_count(self) -> int:
+        return words(input_range(self.task.spec, self.source, 0)[1])
+
+    def _input_pixel(self, y: Expr, x: Expr, ky: Expr, kx: Expr) -> Expr:
+        s = self.source
+        row = y * s.stride[0] - s.padding[0] + ky * s.dilation[0]
+        column = x * s.stride[1] - s.padding[1] + kx * s.dilation[1]
+        return row * s.space[1] + column
+
+    def _load(self, at: tuple[Expr, Expr] | None) -> None:
+        task, current = self.task, self.task.current(self.source)
+        for v in task.vectors:
+            value = tir.const(0.0, task.lanes) if at is None else current[(*at, task.span(v))]
+            tir.store(self.sums, value, v, tir.ramp(0, task.lanes))
+
+    def _save(self, step: Expr, pixel: Expr) -> None:
+        task = self.task
+        for v in task.vectors:
+            tir.store(task.current(self.source), self.sums[v, tir.ramp(0, task.lanes)], step, pixel, task.span(v))
+
+    def _walk(self, time: Expr, at: Expr, tap: Expr, part: tuple[Expr, int] | None) -> None:
+        """All events of one input pixel at one time, in all words or in ``part`` = (first word, number) of them."""
+        task, source = self.task, self.source
+        first = first_block_word(task.spec, source, task.block)
+        begin, count = part if part else (0, self._word_count)
+        whole = self._word_count % count == 0
+        with T.serial(count) as w:
+            number = tir.let(begin + w) if part else w
+            with tir.when(True if whole else number < self._word_count):
+                planes = [tir.let(self._load_word(time, k, at, first, number)) for k in range(source.planes)]
+                union = planes[0]
+                for plane in planes[1:]:
+                    union = union | plane
+                tir.store(self.word, union, 0)
+                with T.While(self.word[0] != tir.u64(0)):
+                    self._add_row(planes, tap, number)
+                    tir.store(self.word, self.word[0] & (self.word[0] - tir.u64(1)), 0)
+
+    def _load_word(self, time: Expr, plane: int, at: Expr, first: Expr, number: Expr) -> Expr:
+        word = self.bits[self.task.batch, time, plane, at, first + number]
+        if self.source.groups == 1:
+            return word
+        # a block's range may reach past the last word, where its weights are 0
+        return tirx.if_then_else(first + number < words(self.source.channels), word, tir.u64(0))
+
+    def _add_row(self, planes: list[Expr], tap: Expr, number: Expr) -> None:
+        task, lanes = self.task, self.task.lanes
+        bit = tir.let(tir.trailing_zeros(self.word[0]))
+        row = tir.let(number * WORD + bit)
+        count = None if len(planes) == 1 else tir.let(tir.broadcast(_count(planes, bit), lanes))
+        for v in task.vectors:
+            weights = self.weights[task.block, tap, row, task.span(v)]
+            sums = self.sums[v, tir.ramp(0, lanes)]
+            tir.store(self.sums, sums + (weights if count is None else weights * count), v, tir.ramp(0, lanes))
+
+
+def _count(planes: list[Expr], bit: Expr) -> Expr:
+    total = tirx.const(0, "uint64")
+    for k, plane in enumerate(planes):
+        total = total | (((plane >> tirx.Cast("uint64", bit)) & tir.u64(1)) << tir.u64(k))
+    return tirx.Cast("float32", tirx.Cast("int32", total))
+
+
+def first_block_word(spec: RegionSpec, source: Source, block: Expr) -> Expr:
+    """:func:`~.spec.first_word` for a block that is known at run time."""
+    if source.groups == 1 or spec.blocks == 1:
+        return 0
+    if spec.is_depthwise(source):
+        return block * (spec.block // WORD)
+    per_group_out, per_group_in = spec.channels // source.groups, source.channels // source.groups
+    return tir.let(block * spec.block // per_group_out * per_group_in // WORD)
+
+
+def zero_current(task: Task, source: Source) -> None:
+    """Start a current at 0."""
+    rows, columns = task.spec.tuning.tile
+    with T.serial(steps(task.spec, source)) as step, T.serial(rows * columns) as pixel:
+        for v in task.vectors:
+            tir.store(task.current(source), tir.const(0.0, task.lanes), step, pixel, task.span(v))
+
+
+__all__ = ["EventConv", "first_block_word", "first_word", "zero_current"]

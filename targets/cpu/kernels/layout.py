@@ -1,0 +1,44 @@
+"""Weights in the order the kernels read them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, weight_shape
+
+Floats = npt.NDArray[np.float32]
+
+
+def pack_weights(spec: RegionSpec, source: Source, weight: torch.Tensor) -> Floats:
+    """``[O, I / groups, KH, KW]`` (or ``[O, I]``, ``[O, I / groups, K]``) as :func:`~.spec.weight_shape` asks.
+
+    Blocks of output channels, then kernel positions, then the input channels the block can see, then the block's
+    output channels; zeros where a channel does not exist or is of another group.
+    """
+    taps = weight.detach().to(torch.float32).reshape(spec.channels, source.channels // source.groups, source.taps)
+    return np.stack([_block(spec, source, taps.numpy(), b) for b in range(spec.blocks)])
+
+
+def _block(spec: RegionSpec, source: Source, taps: Floats, block: int) -> Floats:
+    out = np.zeros(weight_shape(spec, source)[1:], np.float32)
+    low, high = block * spec.block, min(spec.channels, (block + 1) * spec.block)
+    if spec.is_depthwise(source):
+        out[:, 0, : high - low] = taps[low:high, 0].T
+        return out
+    first = input_range(spec, source, block)[0] * WORD
+    per_group_out, per_group_in = spec.channels // source.groups, source.channels // source.groups
+    for group in range(low // per_group_out, (high - 1) // per_group_out + 1):
+        a, b = max(low, group * per_group_out), min(high, (group + 1) * per_group_out)
+        row = group * per_group_in - first
+        out[:, row : row + per_group_in, a - low : b - low] = taps[a:b].transpose(2, 1, 0)
+    return out
+
+
+def flattened_weights(weight: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """A linear layer behind a flatten of ``[C, H, W]``, ``[O, C * H * W]``, as a convolution ``[O, C, H, W]``.
+
+    It has kernel (H, W), no padding, and one output pixel, so that its channels-last input needs no transpose.
+    """
+    return weight.reshape(weight.shape[0], *shape)

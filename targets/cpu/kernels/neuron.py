@@ -1,0 +1,76 @@
+"""The neuron emitter: any neuron program as vector TIR, every operation rounded where the program writes it.
+
+Products are fenced, so that no later addition contracts with them; comparisons are masks until a number is asked of them;
+division is IEEE division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from ldsnn_compiler.ir.program import Assign, fold
+from ldsnn_compiler.ir.program import Expr as ProgramExpr
+from ldsnn_compiler.targets.cpu.kernels import tir
+from ldsnn_compiler.targets.cpu.kernels.tir import Expr
+
+
+@dataclass(frozen=True)
+class Value:
+    """A vector of numbers, or of truth values that count as 0 and 1."""
+
+    expr: Expr
+    is_mask: bool = False
+
+
+Env = dict[str, Value]
+
+
+class Emitter:
+    """Emits expressions of neuron programs over vectors of ``lanes`` float32."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self._operations: Mapping[str, Callable[..., Value]] = {
+            "add": lambda a, b: Value(self.number(a) + self.number(b)),
+            "sub": lambda a, b: Value(self.number(a) - self.number(b)),
+            "mul": self._mul,
+            "div": lambda a, b: Value(tirx.Div(self.number(a), self.number(b))),
+            "ge": lambda a, b: Value(tirx.GE(self.number(a), self.number(b)), is_mask=True),
+            "gt": lambda a, b: Value(tirx.GT(self.number(a), self.number(b)), is_mask=True),
+            "min": lambda a, b: Value(tirx.min(self.number(a), self.number(b))),
+            "max": lambda a, b: Value(tirx.max(self.number(a), self.number(b))),
+            "floor": lambda a: Value(tirx.floor(self.number(a))),
+            "ceil": lambda a: Value(tirx.ceil(self.number(a))),
+            "select": lambda c, a, b: Value(tirx.Select(self.mask(c), self.number(a), self.number(b))),
+        }
+
+    def number(self, value: Value) -> Expr:
+        """As float32."""
+        if not value.is_mask:
+            return value.expr
+        return tirx.Select(value.expr, tir.const(1.0, self.lanes), tir.const(0.0, self.lanes))
+
+    def mask(self, value: Value) -> Expr:
+        """As truth values: whatever is not 0."""
+        return value.expr if value.is_mask else tirx.NE(value.expr, tir.const(0.0, self.lanes))
+
+    def _mul(self, a: Value, b: Value) -> Value:
+        if a.is_mask:
+            a, b = b, a
+        if b.is_mask:  # times 0 or 1: a choice, nothing to round
+            return Value(tirx.Select(b.expr, self.number(a), tir.const(0.0, self.lanes)))
+        return Value(tir.fence(a.expr * b.expr, self.lanes))
+
+    def emit(self, expr: ProgramExpr, env: Env) -> Value:
+        """One expression."""
+        constant = lambda value: Value(tir.const(value, self.lanes))  # noqa: E731
+        return fold(expr, constant, env.__getitem__, lambda op, args: self._operations[op](*args))
+
+    def run(self, assignments: tuple[Assign, ...], env: Env) -> None:
+        """Assignments in order; ``env`` gains every name assigned. TVM cannot bind masks: those are written where used."""
+        for assign in assignments:
+            value = self.emit(assign.value, env)
+            env[assign.target] = value if value.is_mask else Value(tir.let(value.expr))

@@ -1,0 +1,139 @@
+"""Pools on bits: 64 channels at a time with bitwise logic, never unpacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from ldsnn_compiler.targets.cpu.kernels import tir
+from ldsnn_compiler.targets.cpu.kernels.pack import _split
+from ldsnn_compiler.targets.cpu.kernels.spec import SYMBOLIC, BufferSpec, Pair, bits_shape, words
+from ldsnn_compiler.targets.cpu.kernels.tir import Expr
+
+Number = list[Expr]
+"""64 counts side by side, one word a bit plane, lowest first."""
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """A pool of counts in ``planes`` bit planes; ``padding`` adds zeros. Sum pools write :attr:`sum_planes` planes.
+
+    An average pool is a sum pool whose divisor sits in the signal's unit (all windows count alike, padding included).
+    """
+
+    batch: int | None
+    timesteps: int
+    channels: int
+    space: Pair
+    planes: int
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+    @property
+    def out_space(self) -> Pair:
+        h, w = ((self.space[a] + 2 * self.padding[a] - self.kernel[a]) // self.stride[a] + 1 for a in (0, 1))
+        return h, w
+
+    @property
+    def sum_planes(self) -> int:
+        """Planes that hold a window's largest sum."""
+        return (self.kernel[0] * self.kernel[1] * (2**self.planes - 1)).bit_length()
+
+
+def sum_pool(spec: PoolSpec) -> Any:
+    """PrimFunc (bits, bits with :attr:`PoolSpec.sum_planes` planes): sums by bitwise adders."""
+    return _pool(spec, spec.sum_planes, _sum)
+
+
+def max_pool(spec: PoolSpec) -> Any:
+    """PrimFunc (bits, bits with equally many planes): the largest count; for binary spikes an OR."""
+    return _pool(spec, spec.planes, _largest)
+
+
+def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
+    n = SYMBOLIC if spec.batch is None else spec.batch
+    (height, width), (rows, columns) = spec.space, spec.out_space
+    x = BufferSpec("x", bits_shape(n, spec.timesteps, spec.planes, height * width, spec.channels), "uint64")
+    y = BufferSpec("y", bits_shape(n, spec.timesteps, planes, rows * columns, spec.channels), "uint64", True)
+
+    def body(found: Any, size: Expr) -> None:
+        with T.parallel((spec.batch or size) * (spec.timesteps * rows)) as i:
+            sample, step, row = _split(i, spec.timesteps, rows)
+            with T.serial(columns) as column, T.serial(words(spec.channels)) as w:
+                taken = [_read(spec, found["x"], (sample, step), (row, column), at, w) for at in _window(spec)]
+                result = combine(taken)
+                for plane in range(planes):
+                    value = result[plane] if plane < len(result) else tir.u64(0)
+                    tir.store(found["y"], value, sample, step, plane, row * columns + column, w)
+
+    return tir.function((x, y), body)
+
+
+def _window(spec: PoolSpec) -> list[Pair]:
+    return list(product(range(spec.kernel[0]), range(spec.kernel[1])))
+
+
+def _read(spec: PoolSpec, x: Any, prefix: tuple[Expr, Expr], out: tuple[Expr, Expr], at: Pair, word: Expr) -> Number:
+    (height, width), (py, px) = spec.space, spec.padding
+    row, column = out[0] * spec.stride[0] + (at[0] - py), out[1] * spec.stride[1] + (at[1] - px)
+    planes = [x[(*prefix, k, row * width + column, word)] for k in range(spec.planes)]
+    if py or px:
+        inside = tirx.And(tirx.And(row >= 0, row < height), tirx.And(column >= 0, column < width))
+        planes = [tirx.if_then_else(inside, plane, tir.u64(0)) for plane in planes]
+    return [tir.let(plane) for plane in planes]
+
+
+def _sum(numbers: list[Number]) -> Number:
+    """Pairwise, so that short numbers meet short ones."""
+    while len(numbers) > 1:
+        pairs = [_add(a, b) for a, b in zip(numbers[::2], numbers[1::2], strict=False)]
+        numbers = pairs + (numbers[-1:] if len(numbers) % 2 else [])
+    return numbers[0]
+
+
+def _add(a: Number, b: Number) -> Number:
+    """Ripple-carry addition, 64 lanes of one bit."""
+    a, b = (a, b) if len(a) >= len(b) else (b, a)
+    result, carry = [], None
+    for k, bit in enumerate(a):
+        addends = [bit, *(b[k : k + 1]), *([carry] if carry is not None else [])]
+        result.append(tir.let(_xor(addends)))
+        carry = tir.let(_majority(addends)) if len(addends) > 1 else None
+    return result if carry is None else [*result, carry]
+
+
+def _xor(bits: list[Expr]) -> Expr:
+    result = bits[0]
+    for bit in bits[1:]:
+        result = result ^ bit
+    return result
+
+
+def _majority(bits: list[Expr]) -> Expr:
+    if len(bits) == 2:
+        return bits[0] & bits[1]
+    a, b, c = bits
+    return (a & b) | (c & (a ^ b))
+
+
+def _largest(numbers: list[Number]) -> Number:
+    result = numbers[0]
+    for number in numbers[1:]:
+        result = _larger(result, number)
+    return result
+
+
+def _larger(a: Number, b: Number) -> Number:
+    """Per lane the larger of two numbers of equal length."""
+    if len(a) == 1:
+        return [tir.let(a[0] | b[0])]
+    b_wins, open_ = tir.u64(0), tir.u64(2**64 - 1)
+    for x, y in zip(reversed(a), reversed(b), strict=True):
+        b_wins = tir.let(b_wins | (open_ & y & tirx.bitwise_not(x)))
+        open_ = tir.let(open_ & tirx.bitwise_not(x ^ y))
+    return [tir.let(x ^ ((x ^ y) & b_wins)) for x, y in zip(a, b, strict=True)]

@@ -1,0 +1,69 @@
+"""One function per region: a parallel loop over tasks, each adding its sources' currents and scanning its neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from ldsnn_compiler.targets.cpu.kernels import elementwise, scan, tir
+from ldsnn_compiler.targets.cpu.kernels.dense import DenseConv
+from ldsnn_compiler.targets.cpu.kernels.event import EventConv
+from ldsnn_compiler.targets.cpu.kernels.spec import RegionSpec, buffers
+from ldsnn_compiler.targets.cpu.kernels.task import Task, steps
+from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Channels, Expr
+
+
+def region(spec: RegionSpec) -> Any:
+    """The region as a TVM PrimFunc without a global symbol; its arguments are :func:`~.spec.buffers` in order."""
+    return tir.function(buffers(spec), lambda found, batch: _tasks(spec, found, batch))
+
+
+def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
+    (height, width), (rows, columns) = spec.space, spec.tuning.tile
+    down, across = ceil(height / rows), ceil(width / columns)
+    samples = spec.batch if batch is None else batch
+    # blocks outermost: a thread's share of the tasks then shares weights
+    with T.parallel(samples * (spec.blocks * down * across)) as number:
+        tile = tir.let(tir.int32(tirx.floormod(number, down * across)))
+        rest = tirx.floordiv(number, down * across)
+        task = Task(
+            spec,
+            found,
+            batch=tir.let(tir.int32(tirx.floormod(rest, samples))),
+            block=tir.let(tir.int32(tirx.floordiv(rest, samples))),
+            y0=tir.let(tirx.floordiv(tile, across) * rows),
+            x0=tir.let(tirx.floormod(tile, across) * columns),
+            channels=None,
+            currents={n: tir.scratch((n, rows * columns, spec.block)) for n in _rates(spec)},
+        )
+        task = _with_channels(task)
+        _currents(task)
+        scan.emit(task)
+
+
+def _rates(spec: RegionSpec) -> list[int]:
+    return sorted({steps(spec, source) for source in spec.sources}, reverse=True)
+
+
+def _with_channels(task: Task) -> Task:
+    from dataclasses import replace
+
+    spec = task.spec
+    return replace(task, channels=Channels(spec.channels, spec.block, spec.tuning.lanes, task.block * spec.block))
+
+
+def _currents(task: Task) -> None:
+    started: set[int] = set()
+    for i, source in enumerate(task.spec.sources):
+        rate, x = steps(task.spec, source), task.buffers[f"x{i}"]
+        is_first = rate not in started
+        started.add(rate)
+        if source.kind != "conv":
+            elementwise.emit(task, source, x, is_first)
+            continue
+        method = EventConv if task.spec.walks_bits(source) else DenseConv
+        method(task, source, x, task.buffers[f"w{i}"], is_first).emit()

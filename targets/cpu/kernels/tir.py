@@ -1,0 +1,179 @@
+"""A thin layer over TVM's IR builder: vectors of float32, guarded channel tails, and the frame of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from ldsnn_compiler.targets.cpu.kernels.spec import SYMBOLIC, BufferSpec
+
+# TVM's expressions and buffers carry no Python types worth naming.
+Expr = Any
+Buffer = Any
+
+
+def function(args: tuple[BufferSpec, ...], body: Callable[[Mapping[str, Buffer], Expr], None]) -> Any:
+    """A PrimFunc (no global symbol) over ``args``; ``body(buffers, batch)`` emits it, ``batch`` None if no arg is symbolic."""
+    n = tirx.Var(SYMBOLIC, "int64")
+    is_symbolic = any(SYMBOLIC in a.shape for a in args)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        found = {}
+        for a in args:
+            shape = tuple(n if d == SYMBOLIC else d for d in a.shape)
+            found[a.name] = T.arg(a.name, T.buffer(shape, a.dtype, layout=None))
+        T.func_attr({"tirx.noalias": True})
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            body(found, n if is_symbolic else None)
+    return builder.get()
+
+
+def scratch(shape: tuple[int, ...], dtype: str = "float32") -> Buffer:
+    """Memory private to the task whose loop body uses it; below 1 KiB it can live in registers."""
+    return T.sblock_alloc_buffer(shape, dtype, scope="global", layout=None)
+
+
+def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
+    T.buffer_store(buffer, value, list(index))
+
+
+def let(value: Expr) -> Expr:
+    """Evaluate once, here."""
+    return T.Bind(value)
+
+
+def ramp(start: Expr, lanes: int) -> Expr:
+    return tirx.Ramp(start, 1, lanes) if lanes > 1 else start
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def const(value: float, lanes: int) -> Expr:
+    """A float32 vector of equal numbers."""
+    return broadcast(tirx.const(value, "float32"), lanes)
+
+
+def u64(value: int) -> Expr:
+    return tirx.const(value, "uint64")
+
+
+def lanes_of(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
+
+
+def fence(value: Expr, lanes: int) -> Expr:
+    """Keep the rounding of a product: without it LLVM contracts ``a * b + c`` into one operation."""
+    return tirx.call_llvm_pure_intrin(lanes_of("float32", lanes), "llvm.arithmetic.fence", value)
+
+
+def trailing_zeros(word: Expr) -> Expr:
+    """Index (int32) of the lowest set bit of a word that is not 0."""
+    zeros = tirx.call_llvm_pure_intrin("uint64", "llvm.cttz", word, tirx.const(True, "bool"))
+    return tirx.Cast("int32", zeros)
+
+
+def mask_word(mask: Expr, lanes: int) -> Expr:
+    """The bits of a vector comparison, lane 0 lowest, as uint64."""
+    return (
+        tirx.Cast("uint64", tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", mask))
+        if lanes > 4
+        else _gathered(mask, lanes)
+    )
+
+
+def _gathered(mask: Expr, lanes: int) -> Expr:
+    wide = tirx.Select(mask, tirx.const(1, "int8") if lanes == 1 else broadcast(tirx.const(1, "int8"), lanes),
+                       broadcast(tirx.const(0, "int8"), lanes))  # fmt: skip
+    packed = tirx.Cast("uint64", tirx.call_intrin(f"uint{8 * lanes}", "tirx.reinterpret", wide))
+    bits = [((packed >> u64(8 * i)) & u64(1)) << u64(i) for i in range(lanes)]
+    word = bits[0]
+    for bit in bits[1:]:
+        word = word | bit
+    return word
+
+
+def int32(value: Expr) -> Expr:
+    """Index arithmetic stays in 32 bits with a symbolic batch too."""
+    return value if isinstance(value, int) else tirx.Cast("int32", value)
+
+
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    """``if condition:``; nothing is emitted for a condition that is always true."""
+    if condition is True:
+        yield
+        return
+    with T.If(condition), T.Then():
+        yield
+
+
+def both(*conditions: Expr) -> Expr:
+    """Conjunction of conditions some of which are known now (Python bools)."""
+    open_ = [c for c in conditions if c is not True]
+    if not open_:
+        return True
+    result = open_[0]
+    for c in open_[1:]:
+        result = tirx.And(result, c)
+    return result
+
+
+def ceil_div(value: Expr, divisor: int) -> Expr:
+    """Ceiling division, right for negative values too."""
+    if isinstance(value, int):
+        return -(-value // divisor)
+    return value if divisor == 1 else tirx.floordiv(value + (divisor - 1), divisor)
+
+
+def largest(a: Expr, b: Expr) -> Expr:
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.max(a, b)
+
+
+def smallest(a: Expr, b: Expr) -> Expr:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.min(a, b)
+
+
+class Channels:
+    """Vector access to the channel axis of unpadded buffers from a block of channels that may reach past their end."""
+
+    def __init__(self, channels: int, block: int, lanes: int, base: Expr) -> None:
+        self.channels, self.block, self.lanes, self.base = channels, block, lanes, base
+        self._tail = scratch((lanes,)) if channels % block else None
+
+    def load(self, buffer: Buffer, prefix: tuple[Expr, ...], offset: int) -> Expr:
+        """Lanes ``base + offset ...`` of the last axis, 0 past the end."""
+        start = self.base + offset
+        if self._tail is None:
+            return buffer[(*prefix, ramp(start, self.lanes))]
+        tail, all_ = self._tail, ramp(0, self.lanes)
+        with T.If(start + self.lanes <= self.channels):
+            with T.Then():
+                store(tail, buffer[(*prefix, ramp(start, self.lanes))], all_)
+            with T.Else(), T.serial(self.lanes) as lane:
+                zero = tirx.const(0.0, "float32")
+                value = tirx.if_then_else(start + lane < self.channels, buffer[(*prefix, start + lane)], zero)
+                store(tail, value, lane)
+        return let(tail[all_])
+
+    def save(self, buffer: Buffer, prefix: tuple[Expr, ...], offset: int, value: Expr) -> None:
+        """Write the lanes that exist."""
+        start = self.base + offset
+        if self._tail is None:
+            store(buffer, value, *prefix, ramp(start, self.lanes))
+            return
+        tail = self._tail
+        with T.If(start + self.lanes <= self.channels):
+            with T.Then():
+                store(buffer, value, *prefix, ramp(start, self.lanes))
+            with T.Else():
+                store(tail, value, ramp(0, self.lanes))
+                with T.serial(self.lanes) as lane, when(start + lane < self.channels):
+                    store(buffer, tail[lane], *prefix, start + lane)

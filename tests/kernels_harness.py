@@ -1,0 +1,150 @@
+"""Runs a CPU region and the same region in PyTorch, on data whose sums are exact in float32."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tvm
+from tvm.target import codegen
+
+from ldsnn_compiler.interp.neuron import initial_state, scan
+from ldsnn_compiler.targets.cpu import kernels as k
+
+
+@lru_cache(maxsize=1)
+def host_target() -> tvm.target.Target:
+    return tvm.target.Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu(), "num-cores": 2})
+
+
+def compiled(function, target=None):
+    """A PrimFunc as a callable on TVM tensors."""
+    module = tvm.IRModule({"f": function.with_attr("global_symbol", "f")})
+    return tvm.compile(module, target=target or host_target()).mod["f"]
+
+
+def to_bits(counts: np.ndarray, planes: int) -> np.ndarray:
+    """``[N, T, P, C]`` integers -> ``[N, T, planes, P, ceil(C / 64)]`` uint64."""
+    padded = np.zeros((*counts.shape[:-1], k.words(counts.shape[-1]) * 64), np.uint8)
+    padded[..., : counts.shape[-1]] = counts
+    layers = [np.packbits((padded >> p) & 1, axis=-1, bitorder="little").view(np.uint64) for p in range(planes)]
+    return np.stack(layers, axis=2)
+
+
+def from_bits(words: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of :func:`to_bits`; bits past the last channel must be 0."""
+    bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
+    assert not bits[..., channels:].any(), "padding bits are set"
+    return sum(bits[:, :, p, :, :channels].astype(np.int64) << p for p in range(words.shape[2]))
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """``[T, N, C, H, W]`` -> ``[N, T, H * W, C]``."""
+    return x.permute(1, 0, 3, 4, 2).flatten(2, 3).contiguous()
+
+
+def channels_first(x: torch.Tensor, space: tuple[int, int]) -> torch.Tensor:
+    """``[N, T, H * W, C]`` -> ``[T, N, C, H, W]``."""
+    return x.unflatten(2, space).permute(1, 0, 4, 2, 3).contiguous()
+
+
+def dyadic(rng: np.random.Generator, *shape: int, bound: int = 7) -> torch.Tensor:
+    """Random quarters."""
+    return torch.from_numpy(rng.integers(-bound, bound + 1, shape).astype(np.float32) / 4)
+
+
+def random_source(rng: np.random.Generator, source: k.Source, batch: int, density: float) -> torch.Tensor:
+    """Values ``[T, N, C, H, W]``: counts for bits, quarters otherwise."""
+    shape = (source.timesteps, batch, source.channels, *source.space)
+    if source.form == "dense":
+        return dyadic(rng, *shape)
+    active = rng.random(shape) < density
+    return torch.from_numpy((active * rng.integers(1, 2**source.planes, shape)).astype(np.float32))
+
+
+def source_current(spec: k.RegionSpec, source: k.Source, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """The source's current in PyTorch, ``[T, N, C, H, W]`` at the region's T."""
+    if source.kind == "conv":
+        pads = []
+        for a in (1, 0):
+            reach = (spec.space[a] - 1) * source.stride[a] + (source.kernel[a] - 1) * source.dilation[a] + 1
+            pads += [source.padding[a], reach - source.space[a] - source.padding[a]]
+        y = F.conv2d(F.pad(x.flatten(0, 1), pads), weight, None, source.stride, 0, source.dilation, source.groups)
+        y = y.unflatten(0, x.shape[:2])
+    else:
+        y = x * source.scale
+    if source.timesteps > spec.timesteps:
+        return y.unflatten(0, (spec.timesteps, -1)).sum(1)
+    return y.repeat_interleave(spec.timesteps // source.timesteps, 0)
+
+
+def check(spec: k.RegionSpec, seed: int = 0, batch: int = 1, density: float = 0.2, target=None) -> torch.Tensor:
+    """Compare the region bit for bit with PyTorch; gives what the neurons emitted."""
+    rng = np.random.default_rng(seed)
+    n = batch if spec.batch is None else spec.batch
+    inputs, total = [], torch.zeros(spec.timesteps, n, spec.channels, *spec.space)
+    for source in spec.sources:
+        x = random_source(rng, source, n, density)
+        last = channels_last(x)
+        inputs.append(to_bits(last.numpy().astype(np.uint8), source.planes) if source.form == "bits" else last.numpy())
+        weight = None
+        if source.kind == "conv":
+            weight = dyadic(rng, spec.channels, source.channels // source.groups, *source.kernel)
+            inputs.append(k.pack_weights(spec, source, weight))
+        total = total + source_current(spec, source, x, weight)
+    if spec.bias:
+        bias = dyadic(rng, spec.channels)
+        inputs.append(bias.numpy())
+        total = total + bias[:, None, None]
+    wanted = _scan(spec, rng, total, inputs)
+    outputs = [_empty(b, n) for b in k.buffers(spec) if b.is_output]
+    for given, b in zip(inputs, k.buffers(spec), strict=False):
+        assert given.shape == tuple(n if d == k.SYMBOLIC else d for d in b.shape), (b.name, given.shape, b.shape)
+    compiled(k.region(spec), target)(*[tvm.runtime.tensor(np.ascontiguousarray(a)) for a in inputs], *outputs)
+    for b, got, want in zip([b for b in k.buffers(spec) if b.is_output], outputs, wanted, strict=True):
+        data = got.numpy()
+        if b.dtype == "uint64":
+            assert spec.neuron is not None
+            data = from_bits(data, spec.channels).astype(np.float32) * spec.neuron.signal.unit
+        assert torch.equal(torch.from_numpy(data), want), (
+            f"{b.name} differs at {(torch.from_numpy(data) != want).sum()}"
+        )
+    return wanted[0]
+
+
+def _empty(b: k.BufferSpec, n: int) -> tvm.runtime.Tensor:
+    shape = tuple(n if d == k.SYMBOLIC else d for d in b.shape)
+    rubbish = np.full(shape, 3 if b.dtype == "uint64" else np.nan, b.dtype)
+    return tvm.runtime.tensor(rubbish)
+
+
+def _scan(
+    spec: k.RegionSpec, rng: np.random.Generator, x: torch.Tensor, inputs: list[np.ndarray]
+) -> list[torch.Tensor]:
+    if spec.neuron is None:
+        return [channels_last(x)]
+    params = {name: torch.tensor(v) for name, v in spec.neuron.params.items() if isinstance(v, float)}
+    for name in spec.per_channel:
+        value = 1 + dyadic(rng, spec.channels).abs()
+        inputs.append(value.numpy())
+        params[name] = value[:, None, None]
+    for name in spec.per_neuron:
+        value = 1 + dyadic(rng, spec.pixels, spec.channels).abs()
+        inputs.append(value.numpy())
+        params[name] = value.T.reshape(spec.channels, *spec.space)
+    state = initial_state(spec.neuron, params, x[0])
+    if spec.state_io:
+        for name in state:
+            value = dyadic(rng, x.shape[1], spec.pixels, spec.channels)
+            inputs.append(value.numpy())
+            state[name] = channels_first(value[:, None], spec.space)[0]
+    values, membrane = scan(spec.neuron, params, x, state)
+    found = [channels_last(values)] + ([channels_last(membrane)] if spec.membrane else [])
+    return found + ([channels_last(v[None])[:, 0] for v in state.values()] if spec.state_io else [])
+
+
+def with_tuning(spec: k.RegionSpec, **changes) -> k.RegionSpec:
+    return replace(spec, tuning=replace(spec.tuning, **changes))

@@ -10,7 +10,7 @@ import os
 import platform
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,13 @@ class Board:
         return tuple(f for f in self.features if f not in running_features())
 
     def to_json(self) -> dict[str, Any]:
-        """Name, triple, cpu and features: what a bundle's manifest says about its machine."""
-        return {"name": self.name, "triple": self.triple, "cpu": self.cpu, "features": list(self.features)}
+        """Plain data: what a bundle's manifest says about its machine."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Board:
+        """The board that :meth:`to_json` wrote."""
+        return _board(values["name"], {k: v for k, v in values.items() if k != "name"}, "manifest.json")
 
 
 _BOARDS: dict[str, Board] = {}
@@ -131,9 +136,10 @@ def _board(name: str, table: Mapping[str, Any], source: str) -> Board:
     unknown = sorted(set(table) - known)
     if unknown:
         raise LdsnnError(f"{source}: board {name!r} has no setting {', '.join(unknown)}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     try:
-        return Board(name, **{**values, "cost": Cost(**values.get("cost", {}))})
+        values["cost"] = Cost(**table.get("cost", {}))
+        return Board(name, **values)
     except TypeError as error:
         raise LdsnnError(f"{source}: board {name!r}: {error}") from None
 
@@ -165,6 +171,7 @@ def native() -> Board:
     features = tuple(f for f in X86_FEATURES if f in model and f in running)
     bits = 512 if "avx512f" in features else 256 if "avx2" in features else 128
     described = like or Board("native", "", cpu, vector_bits=bits, cost=_generic_cost(bits))
+    sizes: dict[str, Any] = dict(_caches())
     return replace(
         described,
         name="native",
@@ -174,7 +181,7 @@ def native() -> Board:
         cores=len(os.sched_getaffinity(0)),
         vector_bits=bits,
         doc=f"the machine this process runs on ({cpu})",
-        **_caches(),
+        **sizes,
     )
 
 

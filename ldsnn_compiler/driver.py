@@ -1,0 +1,98 @@
+"""The compiler as one call: passes, lowering, code, and the network that runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.pipeline import Instrument, Pass, parse_pipeline, pipeline_text, run_pipeline
+from ldsnn_compiler.runtime import threads as thread_pool
+from ldsnn_compiler.runtime.compiled import ENTRIES, Compiled, Settings
+from ldsnn_compiler.runtime.library import Library
+from ldsnn_compiler.schedule import Schedule
+from ldsnn_compiler.targets.boards import Board, board
+from ldsnn_compiler.targets.build import build
+from ldsnn_compiler.targets.lower import plan
+
+#: what happens to a traced graph; ``assign-timesteps`` takes the schedule, ``select-kernels`` target and densities
+DEFAULT_PIPELINE = (
+    "canonicalize,fold-batchnorm,fold-scale,assign-timesteps,commute-resample,drop-dead-timesteps,canonicalize,dead-code,"
+    "select-kernels,fuse-timesteps"
+)
+
+Progress = Callable[[str, float], None]
+
+
+def compile(
+    graph: Graph,
+    schedule: Schedule | str | Path | None = None,
+    target: str | Board = "native",
+    *,
+    batch: int | None = 1,
+    threads: int | None = None,
+    pipeline: str | None = None,
+    density: Mapping[str, float] | None = None,
+    instruments: Sequence[Instrument] = (),
+    progress: Progress | None = None,
+) -> Compiled:
+    """Compile a copy of ``graph`` for ``target``; the graph itself stays as it is.
+
+    ``batch`` None leaves it open until run time. ``threads`` defaults to the board's cores. ``pipeline`` replaces
+    :data:`DEFAULT_PIPELINE`; passes named ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``, ``target``
+    and ``density`` where their text leaves them out. ``density`` is the measured non-zero share of values by node name or
+    module path. ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
+    """
+    machine = board(target)
+    if batch is not None and batch < 1:
+        raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
+    if threads is not None and threads < 1:
+        raise LdsnnError(f"a network runs on at least one thread, not {threads}")
+    tell = progress or (lambda what, share: None)
+    text = schedule.text() if isinstance(schedule, Schedule) else None if schedule is None else Schedule.read(schedule).text()
+    passes = [_completed(p, text, machine, density) for p in parse_pipeline(pipeline or DEFAULT_PIPELINE)]
+    started = perf_counter()
+    tell("passes", 0.0)
+    lowered = run_pipeline(graph.clone(), passes, instruments)
+    settings = Settings(
+        machine, batch, threads or min(machine.cores, thread_pool.available()), "fp32", pipeline_text(passes), text
+    )
+    passed = perf_counter()
+    plans = [plan(lowered, machine, entry) for entry in ENTRIES]
+    module = build(
+        plans, machine, batch, settings.threads, lambda what, done, total: tell(what, 0.1 + 0.5 * done / total)
+    )
+    built = perf_counter()
+    tell("loading", 0.95)
+    compiled = Compiled(lowered, settings, Library(module), _report(lowered, plans, passed - started, built - passed))
+    tell("done", 1.0)
+    return compiled
+
+
+def _completed(each: Pass, schedule: str | None, machine: Board, density: Mapping[str, float] | None) -> Pass:
+    """The pass with what the caller of :func:`compile` gave, where its own text leaves that out."""
+    if each.name == "assign-timesteps" and schedule is not None and getattr(each, "schedule", "") is None:
+        return replace(each, **{"schedule": " ".join(schedule.split())})
+    if each.name == "select-kernels":
+        values: dict[str, Any] = {}
+        if getattr(each, "target", "") is None:
+            values["target"] = machine.name
+        if density is not None and getattr(each, "density", "") is None:
+            values["density"] = json.dumps(dict(sorted(density.items())))
+        return replace(each, **values)
+    return each
+
+
+def _report(graph: Graph, plans: Sequence[Any], passes_s: float, build_s: float) -> dict[str, Any]:
+    run = plans[0]
+    return {
+        "compile_seconds": {"passes": round(passes_s, 3), "lower_and_build": round(build_s, 3)},
+        "kernels": len({k.key for p in plans for k in p.kernels}),
+        "calls": [{"name": k.name, "nodes": list(k.nodes)} for k in run.kernels],
+        "argument_bytes": sum(v.numel() * v.element_size() for v in graph.tensors.values()),
+    }

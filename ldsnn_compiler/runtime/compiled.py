@@ -1,0 +1,212 @@
+"""A compiled network: a callable in the user's layout, with explicit state, profiling, and a form on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.runtime import data, threads
+from ldsnn_compiler.runtime.library import Library
+from ldsnn_compiler.runtime.profile import Profile, profile
+from ldsnn_compiler.targets.boards import Board
+from ldsnn_compiler.targets.lower import plan
+from ldsnn_compiler.targets.plan import Plan
+
+ENTRIES = ("run", "step")
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network was compiled. ``batch`` None is symbolic; ``schedule`` is the schedule's JSON text, if one was given."""
+
+    board: Board
+    batch: int | None
+    threads: int
+    numerics: str = "fp32"
+    pipeline: str = ""
+    schedule: str | None = None
+
+
+class Compiled:
+    """A network compiled for a board.
+
+    Calling it runs the whole window from the initial state on data in the user's layout: ``[N, *shape]`` for a static
+    input, ``[T, N, *shape]`` for a sequence, torch or numpy, float32. :meth:`run` takes and gives ``[T, N, *shape]``.
+    :meth:`step` goes on by granules of ``graph.granule`` base steps and keeps :attr:`state`; it equals one run over them.
+    """
+
+    def __init__(self, graph: Graph, settings: Settings, library: Library, report: Mapping[str, Any] | None = None) -> None:
+        """Bundles and the driver call this."""
+        import tvm
+        from tvm import relax
+
+        self.graph, self.settings, self.library = graph, settings, library
+        self.report: dict[str, Any] = dict(report or {})
+        self.plans: dict[str, Plan] = {entry: plan(graph, settings.board, entry) for entry in ENTRIES}
+        self.vm = relax.VirtualMachine(library.module, tvm.cpu())
+        made: dict[str, Any] = {}
+        for each in self.plans.values():
+            for name in each.used_arguments():
+                if name not in made:
+                    made[name] = data.to_tvm(each.arguments[name]())
+        self._arguments = made
+        self._functions = {entry: self.vm[entry] for entry in ENTRIES}
+        self.reset()
+
+    # ---- running
+
+    def __call__(self, *inputs: Any) -> torch.Tensor | Tensors:
+        """The whole window, in the user's layout; one output or a tuple. Leaves the streaming state alone."""
+        data.check_count(self.graph.inputs, inputs)
+        given = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
+        full = [x[None] if n["time"] == "static" else x for x, n in zip(given, self.graph.inputs, strict=True)]
+        outputs = self._run(full)
+        shown = [y[0] if n["time"] == "squeeze" else y for n, y in zip(self.graph.outputs, outputs, strict=True)]
+        return shown[0] if len(shown) == 1 else tuple(shown)
+
+    def run(self, *inputs: Any) -> Tensors:
+        """The whole window from the initial state: ``[T, N, *shape]`` in, a tuple of ``[T, N, *shape]`` out."""
+        data.check_count(self.graph.inputs, inputs)
+        return self._run([data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)])
+
+    def _run(self, inputs: Sequence[torch.Tensor]) -> Tensors:
+        self._check(inputs, [n.type.timesteps for n in self.graph.inputs])
+        return tuple(data.to_torch(y) for y in self._invoke("run", [data.to_tvm(x) for x in inputs]))
+
+    def bound(self, *inputs: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The library's function and all its arguments for a whole run, for timing without Python around it."""
+        full = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
+        self._check(full, [n.type.timesteps for n in self.graph.inputs])
+        threads.use(self.settings.threads)
+        arguments = (self._arguments[k] for k in self.plans["run"].used_arguments())
+        return self._functions["run"], (*(data.to_tvm(x) for x in full), *arguments)
+
+    # ---- streaming
+
+    def reset(self, batch: int | None = None) -> None:
+        """Back to the state before the first step. The batch is free again where it was compiled symbolic."""
+        if batch is not None and self.settings.batch not in (None, batch):
+            raise LdsnnError(f"compiled for batch {self.settings.batch}, found {batch}")
+        self.base_step = 0
+        self._batch = batch if batch is not None else self.settings.batch
+        self._state: list[Any] = []
+
+    def step(self, *inputs: Any) -> Tensors:
+        """Go on by one granule or several: ``[steps, N, *shape]`` in and out, as many steps as the granules have.
+
+        A readout gives its running value, once a call.
+        """
+        nodes, granule = self.graph.inputs, self.graph.granule
+        data.check_count(nodes, inputs)
+        given = [data.as_tensor(x, n) for x, n in zip(inputs, nodes, strict=True)]
+        count = self._granules(given)
+        each = [int(granule / n.type.dt) for n in nodes]
+        self._check(given, [count * steps for steps in each], self._batch)
+        self._begin(data.one_batch(given, nodes))
+        answers = [
+            self._one([x[k * s : (k + 1) * s] for x, s in zip(given, each, strict=True)]) for k in range(count)
+        ]
+        readouts = self._after_readout()
+        return tuple(
+            parts[-1] if node.name in readouts else torch.cat(parts)
+            for node, *parts in zip(self.graph.outputs, *answers, strict=True)
+        )
+
+    @property
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Node to variable to value ``[N, *shape]`` (a delay's buffer ``[steps, N, *shape]``); empty before the first step."""
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for spec, value in zip(self.plans["step"].states, self._state, strict=bool(self._state)):
+            found.setdefault(spec.node, {})[spec.variable] = spec.unpack(data.to_torch(value)).clone()
+        return found
+
+    @state.setter
+    def state(self, values: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        if not values:
+            self._state = []
+            return
+        states = self.plans["step"].states
+        known = {(s.node, s.variable) for s in states}
+        given = {(node, k): v for node, variables in values.items() for k, v in variables.items()}
+        problems = [Problem("no such state", where=n, attribute=k) for n, k in sorted(given.keys() - known)]
+        problems += [Problem("this state is missing", where=n, attribute=k) for n, k in sorted(known - given.keys())]
+        batches = {v.shape[1 if k in ("held", "kept") else 0] for (_, k), v in given.items() if v.ndim}
+        batch = batches.pop() if len(batches) == 1 else 1
+        for spec in states:
+            value = given.get((spec.node, spec.variable))
+            wanted = list(spec.initial(batch).shape)
+            if value is not None and list(value.shape) != wanted:
+                text = f"expected shape {wanted}, found {list(value.shape)}"
+                problems.append(Problem(text, where=spec.node, attribute=spec.variable))
+        if problems:
+            raise LdsnnError(problems)
+        self.reset(batch)
+        self._state = [self._packed(s, given[s.node, s.variable]) for s in states]
+
+    def _begin(self, batch: int) -> None:
+        self._batch = batch
+        if not self._state:
+            self._state = [self._packed(s, s.initial(batch)) for s in self.plans["step"].states]
+
+    @staticmethod
+    def _packed(spec: Any, value: torch.Tensor) -> Any:
+        return data.to_tvm(spec.pack(value.to(torch.float32)).contiguous().clone())
+
+    def _one(self, inputs: Sequence[torch.Tensor]) -> Tensors:
+        step = self.plans["step"]
+        counter = [data.to_tvm(torch.tensor([self.base_step], dtype=torch.int32))] if step.counter else []
+        results = self._invoke("step", [*(data.to_tvm(x) for x in inputs), *self._state, *counter])
+        self._state = results[len(step.outputs) :]
+        self.base_step += self.graph.granule
+        return tuple(data.to_torch(y) for y in results[: len(step.outputs)])
+
+    def _granules(self, inputs: Sequence[torch.Tensor]) -> int:
+        granule = self.graph.granule
+        if not inputs:
+            return 1
+        covered = self.graph.inputs[0].type.dt * (inputs[0].shape[0] if inputs[0].ndim else 0)
+        if covered == 0 or covered % granule:
+            raise LdsnnError(f"expected a multiple of {granule} base steps (the granule), found {covered}")
+        return int(covered / granule)
+
+    def _after_readout(self) -> set[str]:
+        found: set[str] = set()
+        for node in self.graph.of("readout"):
+            found |= nx.descendants(self.graph.dag, node.name)
+        return found
+
+    # ---- more
+
+    def profile(self, *inputs: Any, repeats: int = 10) -> Profile:
+        """Time per region, and spikes, densities and work per layer, for data ``inputs`` in the user's layout."""
+        data.check_count(self.graph.inputs, inputs)
+        given = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
+        full = [x[None] if n["time"] == "static" else x for x, n in zip(given, self.graph.inputs, strict=True)]
+        return profile(self, full, repeats)
+
+    def save(self, path: str | Path) -> None:
+        """Write a bundle: a folder with the graph, its weights, the library, a manifest of hashes and the report."""
+        from ldsnn_compiler.runtime.bundle import save
+
+        save(self, Path(path))
+
+    # ---- inside
+
+    def _check(self, inputs: Sequence[torch.Tensor], steps: Sequence[int], batch: int | None = None) -> None:
+        batch = self.settings.batch if batch is None else batch
+        for node, x, count in zip(self.graph.inputs, inputs, steps, strict=True):
+            data.check(node, x, count, batch)
+        data.one_batch(inputs, self.graph.inputs)
+
+    def _invoke(self, entry: str, given: Sequence[Any]) -> list[Any]:
+        threads.use(self.settings.threads)
+        arguments = (self._arguments[k] for k in self.plans[entry].used_arguments())
+        return list(self._functions[entry](*given, *arguments))

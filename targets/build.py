@@ -1,0 +1,81 @@
+"""From plans to a library: kernels become TIR functions, each entry a Relax function over them, compiled by TVM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from ldsnn_compiler.targets.boards import Board
+from ldsnn_compiler.targets.plan import Plan
+
+Progress = Callable[[str, int, int], None]
+
+
+def build(
+    plans: Sequence[Plan], board: Board, batch: int | None, threads: int, progress: Progress | None = None
+) -> Any:
+    """Compile ``plans`` for ``board``; ``batch`` None leaves it symbolic. Gives TVM's executable.
+
+    ``progress(what, done, total)`` is called before each function and before the final compilation.
+    """
+    import tvm
+
+    module = relax_module(plans, batch, progress)
+    if progress:
+        progress("machine code", 1, 1)
+    return tvm.compile(module, target=board.target(threads))
+
+
+def relax_module(plans: Sequence[Plan], batch: int | None, progress: Progress | None = None) -> Any:
+    """The Relax module; kernels of equal key are shared by all entries."""
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    functions: dict[Hashable, Any] = {}
+    names: set[str] = set()
+    kernels = {k.key: k for plan in plans for k in plan.kernels}
+    for done, (key, kernel) in enumerate(kernels.items()):
+        if progress:
+            progress(kernel.name, done, len(kernels))
+        name = _unique(kernel.name, names)
+        function = kernel.build(batch).without_attr("global_symbol")
+        functions[key] = builder.add_func(function, name)
+    for plan in plans:
+        _entry(builder, plan, functions, batch)
+    return builder.finalize()
+
+
+def _entry(builder: Any, plan: Plan, functions: dict[Hashable, Any], batch: int | None) -> None:
+    from tvm import relax, tirx
+
+    size = tirx.Var("n", "int64") if batch is None else batch
+    types = {k: relax.TensorType(b.sized(size), b.dtype) for k, b in plan.buffers.items()}
+    given = {name: relax.Var(_identifier(name), types[name]) for name in plan.parameters()}
+    values: dict[str, Any] = dict(given)
+    with builder.function(plan.entry, list(given.values())):
+        with builder.dataflow():
+            for kernel in plan.kernels:
+                made = [types[r] for r in kernel.results]
+                operands = [values[name] for name in kernel.operands]
+                called = builder.emit(
+                    relax.call_tir(functions[kernel.key], operands, made if len(made) > 1 else made[0])
+                )
+                for i, name in enumerate(kernel.results):
+                    values[name] = builder.emit(relax.TupleGetItem(called, i)) if len(made) > 1 else called
+            result = builder.emit_output(relax.Tuple([values[name] for name in plan.returned()]))
+        builder.emit_func_output(result)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    base = _identifier(name)
+    candidate, n = base, 1
+    while candidate in taken or candidate in ("run", "step"):
+        n += 1
+        candidate = f"{base}_{n}"
+    taken.add(candidate)
+    return candidate

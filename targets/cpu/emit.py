@@ -1,0 +1,225 @@
+"""Kernels for groups of nodes: which emitter serves a region, a cycle, or a single node of each op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.interp.neuron import initial_state
+from ldsnn_compiler.ir.graph import Node
+from ldsnn_compiler.ir.neuron import Neuron, TensorRef
+from ldsnn_compiler.ir.ops.arithmetic import per_channel
+from ldsnn_compiler.targets.cpu.cycle import Cycle
+from ldsnn_compiler.targets.cpu.plain import op_function, tensor_function
+from ldsnn_compiler.targets.cpu.scan import NeuronScan
+from ldsnn_compiler.targets.cpu.temporal import delay_function, readout_function
+from ldsnn_compiler.targets.lower import Lowering, tensors_of
+from ldsnn_compiler.targets.plan import BATCH, Buffer, State
+
+
+def group(low: Lowering, nodes: Sequence[Node]) -> None:
+    """Add the kernels of one group."""
+    if len(nodes) == 1 and not _is_loop(nodes[0]):
+        node = nodes[0]
+        emit = _SINGLE.get(node.op.name, plain)
+        emit(low, node)
+    else:
+        cycle(low, nodes)
+
+
+def _is_loop(node: Node) -> bool:
+    return any(o.node is node for o in node.operands)
+
+
+# ---- single nodes
+
+
+def entry(low: Lowering, node: Node) -> None:
+    """An input of the network."""
+    low.plan.inputs.append(low.write(node.result))
+
+
+def exit_(low: Lowering, node: Node) -> None:
+    """An output of the network; an input handed on is copied."""
+    source = low.read(node.operands[0])
+    if source in low.plan.inputs or source in low.plan.outputs:
+        buffer, name = low.plan.buffers[source], f"{node.name}:out"
+        low.plan.buffer(name, buffer)
+        build = partial(tensor_function, [buffer], compute=lambda x: [x])
+        low.kernel("copy", ("copy", buffer), lambda batch: build(batch=batch), [source], [name], [node])
+        source = name
+    low.plan.outputs.append(source)
+
+
+def plain(low: Lowering, node: Node) -> None:
+    """Any op with a tensor expression."""
+    if node.op.compute is None:
+        raise LdsnnError(
+            Problem("has no lowering: its declaration lacks compute", where=node.path or node.name, kind=node.op.name)
+        )
+    operands = [low.read(o) for o in node.operands]
+    tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of([node])}
+    timed = node.op.kind == "scan" and low.carried
+    key = (node.op.name, _code(node), tuple(o.type for o in node.operands), low.steps(node.result), timed)
+    buffers = [low.canonical(o) for o in node.operands]
+    call = low.graph.call(node)
+    low.kernel(
+        node.op.name,
+        key,
+        lambda batch: op_function(node.op, call, buffers, tensors, timed, batch),
+        [*operands, *map(low.tensor, tensors), *([low.counter()] if timed else [])],
+        [low.write(node.result)],
+        [node],
+    )
+
+
+def _code(node: Node) -> tuple[object, ...]:
+    """The attributes as far as code depends on them: tensors by position, not by name."""
+    names = {name: i for i, name in enumerate(tensors_of([node]))}
+    return tuple((k, names[v.name] if isinstance(v, TensorRef) else v) for k, v in node.attrs.items())
+
+
+def neuron(low: Lowering, node: Node) -> None:
+    """A neuron layer on its own."""
+    model, shape = node["neuron"], node.type.shape
+    arguments = {k: _parameter(low, v) for k, v in model.params.items()}
+    buffers = tuple((k, low.plan.buffers[name]) for k, name in arguments.items())
+    bare = Neuron(model.template, tuple((k, v) for k, v in model.settings if k not in arguments), model.substeps)
+    scan = NeuronScan(bare, model.signal, low.steps(node.result), shape, buffers, bool(node["membrane"]), low.carried)
+    states = _neuron_states(low, node) if low.carried else []
+    low.kernel(
+        "neuron",
+        scan,
+        scan.build,
+        [low.read(node.operands[0]), *arguments.values(), *(s.before for s in states)],
+        [*(low.write(r) for r in node.results), *(s.after for s in states)],
+        [node],
+    )
+
+
+def _parameter(low: Lowering, value: float | TensorRef) -> str:
+    return low.tensor(value.name) if isinstance(value, TensorRef) else low.number(value)
+
+
+def _neuron_states(low: Lowering, node: Node) -> list[State]:
+    return [
+        add_state(low, node, name, Buffer((BATCH, *node.type.shape)), partial(_neuron_initial, low, node, name))
+        for name, _ in node["neuron"].program.state
+    ]
+
+
+def _neuron_initial(low: Lowering, node: Node, name: str, batch: int) -> torch.Tensor:
+    like = torch.zeros((batch, *node.type.shape))
+    tensors = low.graph.tensors
+    params = {
+        k: per_channel(tensors[v.name], like.ndim - 1) if isinstance(v, TensorRef) else like.new_tensor(v)
+        for k, v in node["neuron"].params.items()
+    }
+    return initial_state(node["neuron"], params, like)[name]
+
+
+def add_state(low: Lowering, node: Node, variable: str, buffer: Buffer, initial: Callable[[int], torch.Tensor],
+              pack: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+              unpack: Callable[[torch.Tensor], torch.Tensor] = lambda x: x) -> State:  # fmt: skip
+    """Declare a state variable that is carried from step to step."""
+    before, after = f"{node.name}.{variable}:before", f"{node.name}.{variable}:after"
+    low.plan.buffer(before, buffer)
+    low.plan.buffer(after, buffer)
+    state = State(node.name, variable, before, after, initial, pack, unpack)
+    low.plan.states.append(state)
+    return state
+
+
+def _zeros(shape: tuple[int, ...], fill: float, batch: int) -> torch.Tensor:
+    return torch.full([batch if d == BATCH else d for d in shape], fill)
+
+
+def delay(low: Lowering, node: Node) -> None:
+    """A delay outside any cycle."""
+    shape, steps = (node["steps"], BATCH, *node.type.shape), low.steps(node.result)
+    held = [add_state(low, node, "held", Buffer(shape), partial(_zeros, shape, 0.0))] if low.carried else []
+    low.kernel(
+        "delay",
+        ("delay", steps, shape, low.carried),
+        partial(delay_function, low.canonical(node.result), int(node["steps"]), low.carried),
+        [low.read(node.operands[0]), *(s.before for s in held)],
+        [low.write(node.result), *(s.after for s in held)],
+        [node],
+    )
+
+
+def readout(low: Lowering, node: Node) -> None:
+    """A readout; in the ``step`` entry a running one."""
+    source, mode = low.canonical(node.operands[0]), node["mode"]
+    shape, carried = (1, BATCH, *node.type.shape), low.carried and mode != "last"
+    fill = float("-inf") if mode == "max" else 0.0
+    kept = [add_state(low, node, "kept", Buffer(shape), partial(_zeros, shape, fill))] if carried else []
+    timed = carried and mode == "mean"
+    low.kernel(
+        f"readout_{mode}",
+        ("readout", mode, source, carried, node.operands[0].type.dt),
+        partial(readout_function, source, mode, carried, node.operands[0].type.dt),
+        [low.read(node.operands[0]), *(s.before for s in kept), *([low.counter()] if timed else [])],
+        [low.write(node.result), *(s.after for s in kept)],
+        [node],
+    )
+
+
+_SINGLE: Mapping[str, Callable[[Lowering, Node], None]] = {
+    "input": entry,
+    "output": exit_,
+    "neuron": neuron,
+    "delay": delay,
+    "readout": readout,
+}
+
+
+# ---- cycles
+
+
+def cycle(low: Lowering, nodes: Sequence[Node]) -> None:
+    """Nodes on a cycle through delays."""
+    names = {n.name for n in nodes}
+    outside = {o.name: low.canonical(o) for n in nodes for o in n.operands if o.node.name not in names}
+    values = {r.name: r for n in nodes for r in n.results}
+    exported = [r for r in values.values() if any(u.name not in names for u, _ in low.graph.uses(r))]
+    tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of(nodes)}
+    timed = any(n.op.kind == "scan" and n.op.name not in ("neuron", "delay") for n in nodes)
+    loop = Cycle(
+        low.graph, tuple(nodes), low.steps(nodes[0].result), outside, tensors, tuple(r.name for r in exported), timed
+    )
+    sources, key = {o.name: o for n in nodes for o in n.operands}, (tuple(sorted(names)), low.carried)
+    arguments = [low.tensor(name) for name in tensors]
+    before, after = _cycle_states(low, loop, key, arguments)
+    low.kernel(
+        "cycle",
+        ("cycle", *key),
+        loop.build,
+        [*(low.read(sources[name]) for name in outside), *arguments, *before, *([low.counter()] if timed else [])],
+        [*(low.write(r) for r in exported), *after],
+        nodes,
+    )
+
+
+def _cycle_states(
+    low: Lowering, loop: Cycle, key: tuple[object, ...], tensors: list[str]
+) -> tuple[list[str], list[str]]:
+    """Buffers of the state before and after: carried, or made by a kernel of their own."""
+    variables = loop.states()
+    if low.carried:
+        states = [_cycle_state(low, low.graph.node(n), k, b) for (n, k), b in variables.items()]
+        return [s.before for s in states], [s.after for s in states]
+    before = [low.plan.buffer(f"{n}.{k}:before", b) for (n, k), b in variables.items()]
+    after = [low.plan.buffer(f"{n}.{k}:after", b) for (n, k), b in variables.items()]
+    low.kernel("initial_state", ("initial", *key), loop.build_initial, tensors, before, loop.nodes)
+    return before, after
+
+
+def _cycle_state(low: Lowering, node: Node, variable: str, buffer: Buffer) -> State:
+    initial = (
+        partial(_zeros, buffer.shape, 0.0) if node.op.name == "delay" else partial(_neuron_initial, low, node, variable)
+    )
+    return add_state(low, node, variable, buffer, initial)

@@ -88,6 +88,13 @@ def _read(spec: PoolSpec, x: Any, prefix: tuple[Expr, Expr], out: tuple[Expr, Ex
     return [tir.let(plane) for plane in planes]
 
 
+def _held(value: Expr) -> Expr:
+    """Computed once. TVM inlines integer bindings, and a chain of adders would grow without bound; it keeps loads."""
+    slot = tir.scratch((1,), "uint64")
+    tir.store(slot, value, 0)
+    return slot[0]
+
+
 def _sum(numbers: list[Number]) -> Number:
     """Pairwise, so that short numbers meet short ones."""
     while len(numbers) > 1:
@@ -102,8 +109,8 @@ def _add(a: Number, b: Number) -> Number:
     result, carry = [], None
     for k, bit in enumerate(a):
         addends = [bit, *(b[k : k + 1]), *([carry] if carry is not None else [])]
-        result.append(tir.let(_xor(addends)))
-        carry = tir.let(_majority(addends)) if len(addends) > 1 else None
+        result.append(_held(_xor(addends)))
+        carry = _held(_majority(addends)) if len(addends) > 1 else None
     return result if carry is None else [*result, carry]
 
 
@@ -131,9 +138,9 @@ def _largest(numbers: list[Number]) -> Number:
 def _larger(a: Number, b: Number) -> Number:
     """Per lane the larger of two numbers of equal length."""
     if len(a) == 1:
-        return [tir.let(a[0] | b[0])]
-    b_wins, open_ = tir.u64(0), tir.u64(2**64 - 1)
+        return [_held(a[0] | b[0])]
+    b_wins, open_ = tir.u64(0), tirx.bitwise_not(tir.u64(0))
     for x, y in zip(reversed(a), reversed(b), strict=True):
-        b_wins = tir.let(b_wins | (open_ & y & tirx.bitwise_not(x)))
-        open_ = tir.let(open_ & tirx.bitwise_not(x ^ y))
-    return [tir.let(x ^ ((x ^ y) & b_wins)) for x, y in zip(a, b, strict=True)]
+        b_wins = _held(b_wins | (open_ & y & tirx.bitwise_not(x)))
+        open_ = _held(open_ & tirx.bitwise_not(x ^ y))
+    return [_held(x ^ ((x ^ y) & b_wins)) for x, y in zip(a, b, strict=True)]

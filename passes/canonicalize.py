@@ -86,7 +86,7 @@ _IDENTITIES: dict[str, Callable[[Node], bool]] = {
     "flatten": lambda n: len(n.operands[0].type.shape) == 1,
     "reshape": lambda n: n["shape"] == n.operands[0].type.shape,
     "slice": lambda n: n.type.shape == n.operands[0].type.shape and n["step"] == 1,
-    "pad": lambda n: not any(n["before"] + n["after"]),
+    "pad": lambda n: not any(n["low"] + n["high"]),
     "encode": lambda n: n["code"] == "direct" and not n.operands[0].type.signal.is_event,
     "avg_pool": lambda n: _window_of_one(n),
     "sum_pool": lambda n: _window_of_one(n),

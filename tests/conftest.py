@@ -46,6 +46,11 @@ MISSING: dict[str, Callable[[], str]] = {
 """Marker to a function that says what is missing for it, or "" when nothing is."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--update-golden`` rewrites the expected files under ``tests/golden`` with what the code now gives."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the expected files under tests/golden")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what a capability marker says cannot run here."""
     reasons = {marker: missing() for marker, missing in MISSING.items()}

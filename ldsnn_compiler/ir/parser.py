@@ -97,7 +97,9 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None, fi
     delays: list[tuple[Node, list[str], _Line]] = []
     values: dict[str, Value] = {}
     for number, raw in enumerate(text.splitlines(), 1):
-        line = _Line(raw.split("//")[0] if '"' not in raw else raw, number, file)
+        line = _Line(
+            "" if raw.lstrip().startswith("//") else raw.split("//")[0] if '"' not in raw else raw, number, file
+        )
         if not line.tokens:
             continue
         if graph is None:

@@ -88,17 +88,24 @@ class Fingerprint:
 
 @contextmanager
 def _named(graph: Graph, each: Pass, done: Sequence[str], before: Fingerprint) -> Iterator[None]:
-    """Add to every error which pass raised it, after which others, and, once the graph has changed, the IR around it."""
+    """Add to every error which pass raised it, after which others, and the IR around it if the pass had changed it."""
     history = f"in pass {_short(str(each))}, run after {', '.join(map(_short, done)) if done else 'no other'}"
     try:
         yield
     except LdsnnError as error:
-        around = "" if Fingerprint.of(graph) == before else excerpt(graph, error.problems)
+        around = excerpt(graph, error.problems) if _changed(graph, before) else ""
         error.problems = (*error.problems, Problem(history), *([Problem(around)] if around else ()))
         error.args = ("\n".join(map(str, error.problems)),)
         raise
     except Exception as error:
         raise PassError([Problem(f"{type(error).__name__}: {error}"), Problem(history)]) from error
+
+
+def _changed(graph: Graph, before: Fingerprint) -> bool:
+    try:
+        return Fingerprint.of(graph) != before
+    except LdsnnError:  # an illegal cycle denies the graph an order, and so a text
+        return True
 
 
 def _short(text: str) -> str:

@@ -146,8 +146,8 @@ def latency_encoder(m: Any, ctx: Context, operand: Any = None) -> Traced:
     return x.like(node.result)
 
 
-def _static(ctx: Context, x: Any) -> Traced:
-    x = ctx.expect(x, STATIC)
+def _static(ctx: Context, data: Any) -> Traced:
+    x: Traced = ctx.expect(data, STATIC)
     if x.stepping:
         raise ctx.refuse(
             "makes a sequence of its own in each timestep", time=True, hint="encode before the loop over time"

@@ -68,7 +68,7 @@ def reroll(traced: fx.GraphModule, ctx: Context) -> None:
         _without_states(unrolled, ctx)
         return
     unrolled.evaluate()
-    body = None if unrolled.problems else _Body(unrolled)
+    body = None if unrolled.problems else _Body(unrolled, _results_of_calls(ctx))
     graph = body.build() if body else None
     ctx.problems += [_placed(p, ctx) for p in unrolled.problems if _placed(p, ctx) not in ctx.problems]
     if graph is None or unrolled.problems:
@@ -78,6 +78,12 @@ def reroll(traced: fx.GraphModule, ctx: Context) -> None:
     except Refused:
         return
     traced.graph = graph
+
+
+def _results_of_calls(ctx: Context) -> frozenset[Any]:
+    """Functions that take a neuron's call apart; they belong into the loop even if only the last step is read."""
+    states = [marker for part in ctx.tables.parts for table in part.state.values() for marker in table.values()]
+    return frozenset([operator.getitem, *states])
 
 
 def _placed(problem: Problem, ctx: Context) -> Problem:
@@ -105,8 +111,8 @@ def _without_states(unrolled: Unrolled, ctx: Context) -> None:
 class _Body:
     """The re-rolled graph: every family that a result needs, once."""
 
-    def __init__(self, unrolled: Unrolled) -> None:
-        self.loop, self.last = unrolled, unrolled.timesteps - 1
+    def __init__(self, unrolled: Unrolled, parts: frozenset[Any]) -> None:
+        self.loop, self.last, self.parts = unrolled, unrolled.timesteps - 1, parts
         self.graph = fx.Graph()
         self.nodes: dict[Family, fx.Node] = {}
         self.made: dict[Any, fx.Node] = {}
@@ -166,7 +172,11 @@ class _Body:
         return Problem(message, hint="use all timesteps or the last", **at(family.node, self.loop.root))
 
     def _is_whole(self, family: Family) -> bool:
-        return len(family.steps) == self.last + 1
+        """Whether a family belongs into the loop: it has a value in every step, or is part of what a neuron returned."""
+        if len(family.steps) == self.last + 1:
+            return True
+        source = family.args[0] if family.moving and family.node.target in self.parts else None
+        return isinstance(source, At) and source.family.node in self.loop.chains.place
 
     def _emit(self, family: Family) -> fx.Node:
         inside = family.moving and self._is_whole(family)

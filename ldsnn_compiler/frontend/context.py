@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from ldsnn_compiler.frontend.registry import Tables
 from ldsnn_compiler.frontend.traced import BATCH, POISON, SEQUENCE, TIME, Axis, Traced
 from ldsnn_compiler.ir.graph import Graph, Node, Value
 from ldsnn_compiler.ir.neuron import TensorRef
+
+ANY_BATCH: Final = 10007
+"""The batch size that models see while they are imported: a prime, so that no other size is taken for it."""
 
 
 class Refused(Exception):
@@ -43,12 +46,12 @@ class Site:
 class Context:
     """One import of one model into ``graph``.
 
-    ``timesteps`` is the number of base steps (None until known), ``batch`` the example's batch size, ``notes`` what
-    the user should know though it is no problem.
+    ``timesteps`` is the number of base steps (None until known), ``batch`` the batch size that the model sees,
+    ``notes`` what the user should know though it is no problem.
     """
 
-    def __init__(self, tables: Tables, graph: Graph, batch: int, timesteps: int | None) -> None:
-        self.tables, self.graph, self.batch, self.timesteps = tables, graph, batch, timesteps
+    def __init__(self, tables: Tables, graph: Graph, timesteps: int | None) -> None:
+        self.tables, self.graph, self.batch, self.timesteps = tables, graph, ANY_BATCH, timesteps
         self.problems: list[Problem] = []
         self.time_problems = 0
         self.notes: list[Problem] = []
@@ -72,6 +75,12 @@ class Context:
         self.report(message, attribute=attribute, hint=hint, time=time)
         return Refused(message)
 
+    def adopt(self, other: Context) -> None:
+        """Take over the problems of another import of the same model."""
+        new = [p for p in other.problems if p not in self.problems]
+        self.problems += new
+        self.time_problems += other.time_problems if new else 0
+
     def note(self, message: str, *, attribute: str = "", hint: str = "") -> None:
         """Record something worth knowing about the present place."""
         note = Problem(message, self.site.path or "the model", self.site.kind, attribute, hint)
@@ -87,12 +96,14 @@ class Context:
     @contextmanager
     def at(self, base: str, module: str, kind: str, *, claim: bool = True) -> Iterator[None]:
         """Stand at a module or function; ``claim`` makes ``base`` a path of its own (``base#2`` when it was taken)."""
-        before = self.site
+        before, nodes = self.site, len(self.graph)
         self.site = Site(self._unique(base) if claim else base, module, kind)
         try:
             yield
         finally:
             self.site = before
+            if claim and len(self.graph) == nodes:
+                self._paths[base] -= 1
 
     def once(self, module: nn.Module) -> None:
         """Refuse a stateful module that is called a second time: its state would run on from the first call."""

@@ -95,7 +95,7 @@ def div(ctx: Context, a: Any, b: Any, *, rounding_mode: Any = None) -> Traced:
 
 def _scaled_by(ctx: Context, x: Traced, factor: torch.Tensor) -> Traced:
     if factor.numel() == 1:
-        return layers.scaled(ctx, x, float(factor))
+        return layers.scaled(ctx, x, float(factor.detach()))
     whole = _broadcast(ctx, x, factor)
     by = whole.flatten(1)[:, 0] if bool((whole.flatten(1) == whole.flatten(1)[:, :1]).all()) else whole
     return x.like(ctx.emit("scale", x.value, by=ctx.graph.tensor(f"{ctx.site.path}.by", by)).result)

@@ -39,6 +39,7 @@ def conv(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]] = FR
     """``nn.Conv1d``, ``nn.Conv2d``."""
     axes = len(m.kernel_size)
     x = ctx.expect(x, *leads, ndim=(axes + 1,))
+    _expect_features(ctx, x, 0, m.weight.shape[1] * m.groups)
     if m.padding == "same":
         padding = tuple(d * (k - 1) // 2 for d, k in zip(m.dilation, m.kernel_size, strict=True))
     else:
@@ -55,9 +56,16 @@ def conv(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]] = FR
     )
 
 
+def _expect_features(ctx: Context, x: Traced, axis: int, count: int) -> None:
+    shape = x.value.type.shape
+    if not shape or shape[axis] != count:
+        raise ctx.refuse(f"expects {count} {'channels' if axis == 0 else 'features'}, got {x}", time=True)
+
+
 def linear(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]] = ANY) -> Traced:
     """``nn.Linear``, which acts on the last axis whatever comes before it."""
     x = ctx.expect(x, *leads)
+    _expect_features(ctx, x, -1, m.weight.shape[1])
     return ctx.layer("linear", x, weight=ctx.tensor("weight", m.weight), bias=ctx.optional("bias", m.bias))
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.fx as fx
 import torch.utils._pytree as pytree
 from torch import nn
 
-from ldsnn_compiler.frontend.context import Context
+from ldsnn_compiler.frontend.context import Context, TimestepsFound
 from ldsnn_compiler.frontend.registry import ModulePath, Tables
+from ldsnn_compiler.frontend.sizes import Known, SizeProxy, iterated, number
 
 _ABSENT = object()
+_NOT_THE_USERS = tuple(os.path.dirname(p) + os.sep for p in (str(torch.__file__), os.path.dirname(__file__)))
 
 
 def failed(*operands: Any) -> Any:
@@ -25,13 +29,38 @@ def failed(*operands: Any) -> Any:
 class LeafTracer(fx.Tracer):
     """Traces a module; one whose forward fails becomes :func:`failed`, and tracing goes on behind it."""
 
-    record_stack_traces = True
-    """Problems of unrolled loops name the line of the user's code."""
-
-    def __init__(self, ctx: Context, prefix: str) -> None:
+    def __init__(self, ctx: Context, prefix: str, known: Known) -> None:
         super().__init__(autowrap_functions=tuple(getattr(space, name) for space, name in _wrapped(ctx.tables)))
         self.ctx, self.prefix = ctx, prefix
+        self._value, self._asking, self.asked = known, False, False
         self._replaced: list[tuple[nn.Module, str, Any]] = []
+
+    def known(self, node: fx.Node) -> Any:
+        """What a node stands for, see :mod:`~ldsnn_compiler.frontend.sizes`."""
+        self._asking = self.asked = True
+        try:
+            return self._value(node)
+        finally:
+            self._asking = False
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Parameters are proxies to the model's forward, not to importers."""
+        return attr_val if self._asking else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return SizeProxy(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        return iterated(obj)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        return bool(number(obj))
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Every node remembers the line of the user's code, for problems of unrolled loops."""
+        node = super().create_node(*args, **kwargs)
+        node.meta["line"] = user_line()
+        return node
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self.ctx.tables.is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
@@ -39,10 +68,15 @@ class LeafTracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        stack = dict(self.module_stack)
         try:
             result = super().call_module(m, forward, args, kwargs)
+        except TimestepsFound:
+            raise
         except Exception as error:  # any error of the user's forward is reported with the module's path
             report_untraceable(self.ctx, _path(self.root, m, self.prefix), m, error)
+            self.module_stack.clear()
+            self.module_stack.update(stack)
             return self.create_proxy("call_function", failed, (), {})
         if isinstance(result, fx.Proxy):
             self._watch_state(m, result)
@@ -61,6 +95,17 @@ class LeafTracer(fx.Tracer):
         self._replaced.clear()
 
 
+def user_line() -> str:
+    """``file.py:12``: the innermost line being run that is neither torch's nor ours."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((*_NOT_THE_USERS, "<")):
+            return f"{os.path.basename(name)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
 def get_state(module: nn.Module, attribute: str) -> Any:
     """A state attribute wherever the module keeps it."""
     return getattr(module, attribute, _ABSENT)
@@ -77,14 +122,22 @@ def put_state(module: nn.Module, attribute: str, value: Any) -> None:
 
 
 def trace_module(
-    ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Known
 ) -> fx.GraphModule | None:
-    """The module's forward as an fx graph, dead state reads removed; None after reporting why not."""
-    tracer = LeafTracer(ctx, path)
+    """The module's forward as an fx graph, dead state reads removed; None after reporting why not.
+
+    ``known`` gives the value of a node as far as it is traced, see :mod:`~ldsnn_compiler.frontend.sizes`.
+    """
+    key = (id(module), path, len(args), tuple(kwargs))
+    if key in ctx.tables.traced:
+        return fx.GraphModule(module, copied(ctx.tables.traced[key]))
+    tracer, problems = LeafTracer(ctx, path, known), len(ctx.problems)
     try:
         defaults = _defaults(module, len(args), kwargs)
         with _recorded(tracer, ctx.tables):
             graph = tracer.trace(module, concrete_args=defaults or None)
+    except TimestepsFound:
+        raise
     except Exception as error:  # any error of the user's forward is reported with the module's path
         report_untraceable(ctx, path, module, error)
         return None
@@ -94,7 +147,16 @@ def trace_module(
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and node.target in markers and not node.users:
             graph.erase_node(node)
+    if not tracer.asked and len(ctx.problems) == problems:
+        ctx.tables.traced[key] = copied(graph)
     return fx.GraphModule(module, graph)
+
+
+def copied(graph: fx.Graph) -> fx.Graph:
+    """The same graph with nodes of its own."""
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
 
 
 def report_untraceable(ctx: Context, path: str, module: nn.Module, error: Exception) -> None:

@@ -136,10 +136,14 @@ def _load_plugins() -> None:
 
 
 class Tables:
-    """The tables of several front ends looked up as one."""
+    """The tables of several front ends looked up as one, for one import.
+
+    ``traced``: graphs of modules whose forward did not ask for sizes, so that every reading of the example shares them.
+    """
 
     def __init__(self, parts: tuple[FrontEnd, ...]) -> None:
         self.parts = parts
+        self.traced: dict[tuple[Any, ...], fx.Graph] = {}
 
     def is_leaf(self, module: nn.Module) -> bool:
         """Whether a module is imported, or refused, as a whole."""

@@ -28,17 +28,17 @@ def reshape(ctx: Context, x: Traced, *sizes: Any) -> Traced:
     """``x.view(...)``, ``x.reshape(...)``: time and batch may be folded or unfolded, features take any shape."""
     if not x.is_canonical:
         raise ctx.refuse(f"cannot reshape {x}, whose time and batch are not first", time=True)
-    wanted = numbers(sizes)
+    given = wanted = numbers(sizes)
     total = prod(x.sizes(ctx.batch))
     if wanted.count(-1) == 1:
         rest = prod(w for w in wanted if w != -1)
         wanted = tuple(total // max(rest, 1) if w == -1 else w for w in wanted)
     if prod(wanted) != total:
-        raise ctx.refuse(f"cannot view {x.sizes(ctx.batch)} as {wanted}", time=True)
+        raise ctx.refuse(f"cannot view {x} as {given}", time=True, hint="take the batch size from x.shape")
     split = _match(x.lead, wanted, x.value.type.timesteps, ctx.batch, prod(x.value.type.shape))
     if split is None:
         raise ctx.refuse(
-            f"mixes time or batch with features: {x} as {wanted}", time=True, hint="keep the batch an axis of its own"
+            f"mixes time or batch with features: {x} as {given}", time=True, hint="keep the batch an axis of its own"
         )
     lead, shape = split
     return x.like(features(ctx, x, shape).value, lead)

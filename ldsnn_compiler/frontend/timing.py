@@ -51,7 +51,7 @@ def expand(ctx: Context, x: Traced, *sizes: Any) -> Traced:
         x = unsqueeze(ctx, x, 0)
     old = x.sizes(ctx.batch)
     if len(wanted) != len(old) or any(o != 1 and w not in (-1, o) for o, w in zip(old, wanted, strict=True)):
-        raise ctx.refuse(f"cannot expand {old} to {wanted}", time=True)
+        raise ctx.refuse(f"cannot expand {x} to {wanted}", time=True)
     return repeat(ctx, x, *(1 if w in (-1, o) else w for o, w in zip(old, wanted, strict=True)))
 
 

@@ -153,7 +153,7 @@ def _import_once(
     name: str,
 ) -> Context:
     graph = Graph(name, base_timesteps=timesteps or 1)
-    ctx = Context(tables, graph, examples[0].shape[1 if reading.sequence else 0], timesteps)
+    ctx = Context(tables, graph, timesteps)
     attach(ctx)
     if reading.stepping and timesteps is None:
         ctx.report("does one timestep a call", attribute="timesteps", hint="say how many: timesteps=...", time=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ldsnn_compiler.frontend.context import Context, Refused
 from ldsnn_compiler.frontend.leaf_tracer import trace_module
 from ldsnn_compiler.frontend.registry import ModulePath, ModuleRef
 from ldsnn_compiler.frontend.traced import POISON, Poison, Traced, contains
+from ldsnn_compiler.ir.graph import Graph
 
 CONVERT_HINT = "a plain network is converted with ld.convert(ann, calibration, timesteps)"
 
@@ -29,7 +31,7 @@ def call(ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwar
     if ctx.tables.is_leaf(module) or _is_torch_leaf(module):
         return _leaf(ctx, module, path, args, kwargs)
     kind = type(module).__name__
-    traced = trace_module(ctx, module, path, args, kwargs)
+    traced = trace_module(ctx, module, path, args, kwargs, Scratch(ctx, module, path, args, kwargs).value)
     if traced is None:
         return POISON
     for part in ctx.tables.parts:
@@ -39,7 +41,7 @@ def call(ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwar
                 normalise(traced, ctx)
             if len(ctx.problems) > before:
                 return POISON
-    return Walk(ctx, traced, path).run(args, kwargs)
+    return Walk(ctx, module, traced, path).run(args, kwargs)
 
 
 def _is_torch_leaf(module: nn.Module) -> bool:
@@ -101,22 +103,31 @@ def guarded(ctx: Context, importer: Callable[..., Any], args: tuple[Any, ...], k
 class Walk:
     """One pass over the nodes of a traced module, in order."""
 
-    def __init__(self, ctx: Context, traced: fx.GraphModule, prefix: str) -> None:
-        self.ctx, self.traced, self.prefix = ctx, traced, prefix
+    def __init__(self, ctx: Context, module: nn.Module, traced: fx.GraphModule | None, prefix: str) -> None:
+        self.ctx, self.module, self.prefix = ctx, module, prefix
+        self.traced: Any = module if traced is None else traced
         self.env: dict[fx.Node, Any] = {}
         self._inputs: list[Any] = []
         self._keywords: Mapping[str, Any] = {}
 
+    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The operands that placeholders stand for."""
+        self._inputs, self._keywords = list(args), kwargs
+
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Results of the module for these operands."""
-        self._inputs, self._keywords = list(args), kwargs
+        self.given(args, kwargs)
         result: Any = None
         for node in self.traced.graph.nodes:
             if node.op == "output":
                 result = self._value(node.args[0])
             else:
-                self.env[node] = getattr(self, f"_{node.op}")(node)
+                self.visit(node)
         return result
+
+    def visit(self, node: fx.Node) -> None:
+        """Import one node; those it reads come before it."""
+        self.env[node] = getattr(self, f"_{node.op}")(node)
 
     def _value(self, argument: Any) -> Any:
         return fx.node.map_aggregate(argument, self._leaf_value)
@@ -125,7 +136,7 @@ class Walk:
         if isinstance(leaf, fx.Node):
             return self.env[leaf]
         if isinstance(leaf, ModulePath):
-            return ModuleRef(self.traced.get_submodule(leaf), _join(self.prefix, leaf))
+            return ModuleRef(self.module.get_submodule(leaf), _join(self.prefix, leaf))
         return leaf
 
     def _operands(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -199,6 +210,42 @@ class Walk:
             with self.ctx.at(_join(module, name), module, kind):
                 self.ctx.report(f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             return POISON
+
+
+class Scratch:
+    """Values of nodes while tracing is still under way, imported into a graph that is thrown away."""
+
+    def __init__(
+        self, ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self._outer = ctx
+        self._ctx = Context(ctx.tables, Graph("scratch", ctx.timesteps or 1), ctx.timesteps)
+        attach(self._ctx)
+        self._walk = Walk(self._ctx, module, None, path)
+        self._walk.given(fx.node.map_aggregate(args, self._copied), fx.node.map_aggregate(dict(kwargs), self._copied))
+
+    def _copied(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Traced):
+            return leaf
+        stream = leaf.value.type
+        kind = "static" if stream.timesteps == 1 else "sequence"
+        node = self._ctx.graph.add("input", type=stream, time=kind)
+        return replace(leaf, value=node.result)
+
+    def value(self, node: fx.Node) -> Any:
+        """What a node stands for: a number, a nest of them, a :class:`Traced` or POISON."""
+        needed = [node]
+        for each in needed:
+            needed += [n for n in each.all_input_nodes if n not in self._walk.env and n not in needed]
+        placeholders = [n for n in node.graph.nodes if n.op == "placeholder"]
+        wanted = {*needed, *placeholders} - self._walk.env.keys()
+        for each in node.graph.nodes:
+            if each in wanted:
+                self._walk.visit(each)
+        value = self._walk.env[node]
+        if contains(value, Poison):
+            self._outer.adopt(self._ctx)
+        return value
 
 
 def _enclosing(node: fx.Node) -> str:

@@ -15,6 +15,8 @@ from ldsnn_compiler.passes import (
     drop_dead_timesteps,
     fold_batchnorm,
     fold_scale,
+    fuse_timesteps,
+    select_kernels,
 )
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "drop_dead_timesteps",
     "fold_batchnorm",
     "fold_scale",
+    "fuse_timesteps",
+    "select_kernels",
 ]

@@ -55,6 +55,10 @@ class Lowering:
             self.kernel(f"{source}_to_{form}", conversion.key, conversion.build, [found[source]], [name], ())
         return found[form]
 
+    def has(self, value: Value, form: str) -> bool:
+        """Whether a value exists in that form already."""
+        return form in self._forms[value.name]
+
     def write(self, value: Value, form: str = forms.CANONICAL) -> str:
         """Declare the buffer in which a value is produced."""
         name = value.name if form == forms.CANONICAL else f"{value.name}:{form}"

@@ -10,28 +10,43 @@ import torch
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.interp.neuron import initial_state
 from ldsnn_compiler.ir.graph import Node
-from ldsnn_compiler.ir.neuron import Neuron, TensorRef
+from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.ir.ops.arithmetic import per_channel
+from ldsnn_compiler.targets.cpu import fused
 from ldsnn_compiler.targets.cpu.cycle import Cycle
 from ldsnn_compiler.targets.cpu.plain import op_function, tensor_function
-from ldsnn_compiler.targets.cpu.scan import NeuronScan
 from ldsnn_compiler.targets.cpu.temporal import delay_function, readout_function
 from ldsnn_compiler.targets.lower import Lowering, tensors_of
 from ldsnn_compiler.targets.plan import BATCH, Buffer, State
+from ldsnn_compiler.targets.region import SYNAPSES
 
 
 def group(low: Lowering, nodes: Sequence[Node]) -> None:
-    """Add the kernels of one group."""
-    if len(nodes) == 1 and not _is_loop(nodes[0]):
-        node = nodes[0]
-        emit = _SINGLE.get(node.op.name, plain)
-        emit(low, node)
-    else:
+    """Add the kernels of one group: a cycle, a fused region, or a single node."""
+    if _is_cycle(nodes):
         cycle(low, nodes)
+    elif (root := _root(nodes)) is not None:
+        fused.region(low, nodes, root, add_state, partial(_neuron_initial, low, root), readout)
+    elif nodes[0].placement is not None and nodes[0].placement.kernel == "event":
+        fused.pool(low, nodes[0])
+    else:
+        _SINGLE.get(nodes[0].op.name, plain)(low, nodes[0])
 
 
-def _is_loop(node: Node) -> bool:
-    return any(o.node is node for o in node.operands)
+def _is_cycle(nodes: Sequence[Node]) -> bool:
+    """Some node reads what is computed after it."""
+    rank = {n.name: i for i, n in enumerate(nodes)}
+    return any(rank.get(o.node.name, -1) >= i for i, n in enumerate(nodes) for o in n.operands)
+
+
+def _root(nodes: Sequence[Node]) -> Node | None:
+    """The node of a region that the others lead to: a neuron, or a synapse that is not left to its tensor expression."""
+    last = nodes[-1]
+    if last.op.name == "neuron":
+        return last
+    is_fast = last.placement is not None and last.placement.kernel != "plain"
+    synapses = [n for n in nodes if n.op.name in SYNAPSES]
+    return synapses[-1] if is_fast and synapses else None
 
 
 # ---- single nodes
@@ -82,36 +97,7 @@ def _code(node: Node) -> tuple[object, ...]:
     return tuple((k, names[v.name] if isinstance(v, TensorRef) else v) for k, v in node.attrs.items())
 
 
-def neuron(low: Lowering, node: Node) -> None:
-    """A neuron layer on its own."""
-    model, shape = node["neuron"], node.type.shape
-    arguments = {k: _parameter(low, v) for k, v in model.params.items()}
-    buffers = tuple((k, low.plan.buffers[name]) for k, name in arguments.items())
-    bare = Neuron(model.template, tuple((k, v) for k, v in model.settings if k not in arguments), model.substeps)
-    scan = NeuronScan(bare, model.signal, low.steps(node.result), shape, buffers, bool(node["membrane"]), low.carried)
-    states = _neuron_states(low, node) if low.carried else []
-    low.kernel(
-        "neuron",
-        scan,
-        scan.build,
-        [low.read(node.operands[0]), *arguments.values(), *(s.before for s in states)],
-        [*(low.write(r) for r in node.results), *(s.after for s in states)],
-        [node],
-    )
-
-
-def _parameter(low: Lowering, value: float | TensorRef) -> str:
-    return low.tensor(value.name) if isinstance(value, TensorRef) else low.number(value)
-
-
-def _neuron_states(low: Lowering, node: Node) -> list[State]:
-    return [
-        add_state(low, node, name, Buffer((BATCH, *node.type.shape)), partial(_neuron_initial, low, node, name))
-        for name, _ in node["neuron"].program.state
-    ]
-
-
-def _neuron_initial(low: Lowering, node: Node, name: str, batch: int) -> torch.Tensor:
+def _neuron_initial(low: Lowering, node: Node, batch: int, name: str) -> torch.Tensor:
     like = torch.zeros((batch, *node.type.shape))
     tensors = low.graph.tensors
     params = {
@@ -171,7 +157,6 @@ def readout(low: Lowering, node: Node) -> None:
 _SINGLE: Mapping[str, Callable[[Lowering, Node], None]] = {
     "input": entry,
     "output": exit_,
-    "neuron": neuron,
     "delay": delay,
     "readout": readout,
 }
@@ -219,7 +204,6 @@ def _cycle_states(
 
 
 def _cycle_state(low: Lowering, node: Node, variable: str, buffer: Buffer) -> State:
-    initial = (
-        partial(_zeros, buffer.shape, 0.0) if node.op.name == "delay" else partial(_neuron_initial, low, node, variable)
-    )
+    is_delay = node.op.name == "delay"
+    initial = partial(_zeros, buffer.shape, 0.0) if is_delay else partial(_neuron_initial, low, node, name=variable)
     return add_state(low, node, variable, buffer, initial)

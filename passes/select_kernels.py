@@ -1,0 +1,207 @@
+"""Choose a kernel for every layer and a form for every value, for one target.
+
+Before::
+
+    %c = conv2d(%s0)                       %s0 event(1, 1.0)
+    %s = neuron(%c)
+    %p = avg_pool(%s)
+
+After::
+
+    %c = conv2d(%s0) ...  place(event, dense, inside, -)
+    %s = neuron(%c) ...   place(event, bits, inside, -)
+    %p = avg_pool(%s) ... place(event, planes, inside, -)
+
+The maths: a layer that walks spikes costs ``reads * density * (find + rows)``, one that multiplies everything
+``reads * channels`` (see ``ldsnn_compiler.targets.cost``); the density of a layer's input is measured, or guessed for
+neurons and followed through pools (a window of n is silent with probability ``(1 - d)**n``). Bounded events travel in
+bits (bit planes for counts) where their producer can write them and a consumer reads them; where the others read
+numbers, those are unpacked once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import networkx as nx
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.ir.graph import Graph, Node, Value
+from ldsnn_compiler.ir.placement import Placement
+from ldsnn_compiler.ir.store import read_file
+from ldsnn_compiler.pipeline.base import Pass
+from ldsnn_compiler.pipeline.registry import register_pass
+from ldsnn_compiler.targets.boards import Board, board
+from ldsnn_compiler.targets.cost import GUESSED_DENSITY, prefers_events
+from ldsnn_compiler.targets.region import SYNAPSES, fusible
+
+POOLS = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool")
+
+
+@register_pass
+@dataclass(frozen=True)
+class SelectKernels(Pass):
+    """Place every node on ``target`` (a board's name, default native).
+
+    ``density`` is a JSON file, or JSON text, of the non-zero share of values by node name or module path. ``kernel``
+    forces ``event`` or ``dense`` on every layer that has the choice.
+    """
+
+    name: ClassVar[str] = "select-kernels"
+    exact: ClassVar[bool] = True
+    target: str | None = None
+    density: str | None = None
+    kernel: str | None = None
+
+    def run(self, graph: Graph) -> bool:
+        if graph.stage != "scheduled":
+            raise LdsnnError(
+                Problem(f"kernels are selected for a scheduled graph, this one is {graph.stage}", graph.name)
+            )
+        if self.kernel not in (None, "event", "dense"):
+            raise LdsnnError(Problem(f"kernel is event or dense, not {self.kernel!r}", where=self.name))
+        chooser = _Chooser(graph, board(self.target or "native"), read_densities(graph, self.density), self.kernel)
+        for node in graph.nodes:
+            if node.op.name not in ("input", "output"):
+                graph.place(node, chooser.placement(node))
+        graph.stage = "placed"
+        return True
+
+
+def read_densities(graph: Graph, source: str | None) -> dict[str, float]:
+    """Densities by node name, from a file or JSON text keyed by node name or module path; all mistakes at once."""
+    if source is None:
+        return {}
+    text = source if source.lstrip().startswith("{") else read_file(Path(source)).decode()
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise LdsnnError(Problem(f"densities are not JSON: {error}", where="select-kernels")) from None
+    if not isinstance(given, Mapping):
+        raise LdsnnError(Problem("densities are an object of node names or module paths", where="select-kernels"))
+    named: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        named.setdefault(node.path, []).append(node.name)
+    problems, found = [], {}
+    for key, value in given.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            problems.append(Problem(f"a density is between 0 and 1, not {value!r}", where=key))
+        for name in [key] if key in graph else named.get(key, []):
+            found[name] = value
+    if problems:
+        raise LdsnnError(problems)
+    return found
+
+
+class _Chooser:
+    def __init__(self, graph: Graph, machine: Board, densities: Mapping[str, float], kernel: str | None) -> None:
+        self.graph, self.board, self.kernel = graph, machine, kernel
+        self.measured, self.known = densities, dict[str, float]()
+        self.cyclic = cyclic(graph)
+
+    def placement(self, node: Node) -> Placement:
+        """Kernel and form of one node; a node of a cycle is plain, and time is outside."""
+        if node.name in self.cyclic:
+            return Placement("plain", "dense", order="outside")
+        return Placement(self._kernel(node), self._form(node))
+
+    def _kernel(self, node: Node) -> str:
+        if node.op.name in SYNAPSES and fusible(node):
+            return self._synapse_kernel(node)
+        if node.op.name == "neuron":
+            return "event" if self._form(node) != "dense" else "dense"
+        return "event" if node.op.name in POOLS and self._form(node) != "dense" else "plain"
+
+    def _synapse_kernel(self, node: Node) -> str:
+        source = events_behind(node.operands[0])
+        depthwise = node.op.name != "linear" and node["groups"] > 1 and node["groups"] == node.operands[0].type.shape[0]
+        if source is None or depthwise or source.node.name in self.cyclic:
+            return "dense"
+        if self.kernel is not None:
+            return self.kernel
+        return "event" if prefers_events(self.graph, node, self.board, self.density(source.node)) else "dense"
+
+    def _form(self, node: Node) -> str:
+        signal = node.type.signal
+        if not signal.is_bounded or node.name in self.cyclic or not self._writes_bits(node):
+            return "dense"
+        if not any(self._reads_bits(user) for user, _ in self.graph.uses(node.result)):
+            return "dense"
+        return "bits" if signal.levels == 1 else "planes"
+
+    def _writes_bits(self, node: Node) -> bool:
+        if node.op.name == "neuron":
+            return True
+        source = node.operands[0].node if node.op.name in POOLS else None
+        return source is not None and pools_on_bits(node) and self._form(source) != "dense"
+
+    def _reads_bits(self, user: Node) -> bool:
+        """Directly, or through ops that fusion will absorb."""
+        if user.name in self.cyclic:
+            return False
+        if user.op.name in SYNAPSES:
+            return fusible(user)
+        if user.op.name in POOLS:
+            return pools_on_bits(user)
+        if user.op.name in ("resample", "flatten", "add", "readout"):
+            return any(self._reads_bits(u) or u.op.name == "neuron" for u, _ in self.graph.uses(user.result))
+        return False
+
+    def density(self, node: Node) -> float:
+        """Non-zero share of a node's first result."""
+        if node.name in self.measured:
+            return float(self.measured[node.name])
+        if node.name not in self.known:
+            self.known[node.name] = 1.0
+            self.known[node.name] = self._followed(node)
+        return self.known[node.name]
+
+    def _followed(self, node: Node) -> float:
+        if not node.type.signal.is_event:
+            return 1.0
+        if node.op.name in POOLS:
+            return 1.0 - (1.0 - self.density(node.operands[0].node)) ** window_size(node)
+        if node.op.name in ("neuron", "encode", "threshold", "delay"):
+            return GUESSED_DENSITY
+        return min(1.0, sum(self.density(o.node) for o in node.operands)) if node.operands else 1.0
+
+
+def cyclic(graph: Graph) -> frozenset[str]:
+    """Names of the nodes on cycles."""
+    whole = nx.DiGraph(graph.dag)
+    parts = nx.strongly_connected_components(whole)
+    return frozenset(n for part in parts for n in part if len(part) > 1 or whole.has_edge(n, n))
+
+
+def events_behind(value: Value) -> Value | None:
+    """The bounded events that a layer reads, through flattening and whole-step time changes; None if there are none."""
+    node = value.node
+    if node.op.name in ("flatten", "resample", "readout"):
+        return events_behind(node.operands[0])
+    return value if value.type.signal.is_bounded else None
+
+
+def window_size(node: Node) -> int:
+    """Numbers in one window of a pool."""
+    if node.op.name == "adaptive_avg_pool":
+        axes = node.operands[0].type.shape[-len(node["size"]) :]
+        return prod(max(1, d // s) for d, s in zip(axes, node["size"], strict=True))
+    return prod(node["kernel"])
+
+
+def pools_on_bits(node: Node) -> bool:
+    """Whether a pool can stay in bits: one axis or two of space behind the channels, and no more planes than its type."""
+    source, result = node.operands[0].type, node.type
+    if not (source.signal.is_bounded and result.signal.is_bounded and len(source.shape) in (2, 3)):
+        return False
+    if node.op.name == "max_pool":
+        return all(d == 1 for d in node["dilation"])
+    return (window_size(node) * (2**source.signal.planes - 1)).bit_length() == result.signal.planes
+
+
+__all__ = ["SelectKernels", "cyclic", "events_behind", "pools_on_bits", "read_densities", "window_size"]

@@ -1,0 +1,258 @@
+"""Fused regions: from the nodes of a region to the description that the fast kernels take, and their arguments.
+
+Numbers that reach a kernel as counts in bits have their unit in the weights (or in a shortcut's scale), and so has the
+divisor of a mean over whole steps: sources of more steps than the region are summed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from math import prod
+
+import torch
+
+from ldsnn_compiler.ir.graph import Node, Value
+from ldsnn_compiler.ir.neuron import Neuron, TensorRef
+from ldsnn_compiler.targets.boards import Board
+from ldsnn_compiler.targets.cpu import forms, kernels
+from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, max_pool, sum_pool
+from ldsnn_compiler.targets.lower import Lowering
+from ldsnn_compiler.targets.plan import BATCH, Buffer, State
+from ldsnn_compiler.targets.region import Addend, addends
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One source with the buffer that it reads and what its weights are multiplied by."""
+
+    source: kernels.Source
+    buffer: str
+    gain: float
+    synapse: Node | None
+
+
+def region(low: Lowering, nodes: Sequence[Node], root: Node, add_state: Callable[..., State],
+           initial: Callable[[int, str], torch.Tensor], readout: Callable[[Lowering, Node], None]) -> None:  # fmt: skip
+    """Add the kernel of a region. In the ``step`` entry a readout inside it runs on its own, since it carries state."""
+    names = {n.name for n in nodes}
+    for node in nodes:
+        if low.carried and node.op.name == "readout":
+            readout(low, node)
+            names.discard(node.name)
+    steps = low.steps(root.result)
+    inputs = [_input(low, a, steps) for a in addends(root, lambda n: n.name in names)]
+    spec = _spec(low, root, inputs, steps)
+    states = _states(low, root, spec, add_state, initial)
+    form = forms.BITS if spec.output == "bits" else forms.DENSE
+    results = [low.write(root.result, form), *(low.write(r, forms.DENSE) for r in root.results[1:])]
+    low.kernel(
+        _name(spec),
+        spec,
+        lambda batch: kernels.region(replace(spec, batch=batch)),
+        [*_arguments(low, spec, inputs, root), *(s.before for s in states)],
+        [*results, *(s.after for s in states)],
+        nodes,
+    )
+
+
+def _name(spec: kernels.RegionSpec) -> str:
+    kinds = [s.method if s.kind == "conv" else s.kind for s in spec.sources]
+    return "_".join([*dict.fromkeys(kinds), *(["scan"] if spec.neuron else [])])
+
+
+def plane(shape: Sequence[int]) -> Pair:
+    """Height and width of a per-sample shape's space; further axes are folded into the width."""
+    space = tuple(shape[1:])
+    return (space[0], space[1]) if len(space) == 2 else (1, prod(space))
+
+
+def pair(values: Sequence[int], fill: int) -> Pair:
+    """One number per axis of a plane, for ops of one axis or two."""
+    return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
+
+
+def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
+    value, synapse = addend.value, addend.synapse
+    given = low.steps(value)
+    share = float(Fraction(min(steps, given), given))
+    walks = synapse is not None and synapse.placement is not None and synapse.placement.kernel == "event"
+    in_bits = value.type.signal.is_bounded and (walks or low.has(value, forms.BITS))
+    form = forms.BITS if in_bits else forms.DENSE
+    gain = share * (value.type.signal.unit if in_bits else 1.0)
+    shape = value.type.shape
+    if synapse is not None and synapse.op.name == "linear" and not addend.flattened:
+        shape = (prod(shape),)
+    common = {
+        "channels": shape[0] if shape else 1,
+        "space": plane(shape),
+        "timesteps": given,
+        "form": "bits" if in_bits else "dense",
+        "planes": max(1, value.type.signal.planes) if in_bits else 1,
+    }
+    if synapse is None:
+        kind = "identity" if in_bits else "current"
+        return _Input(kernels.Source(kind, scale=gain, **common), low.read(value, form), gain, None)  # type: ignore[arg-type]
+    method = "event" if walks else "dense"
+    source = kernels.Source("conv", method=method, **_window(synapse, plane(shape)), **common)  # type: ignore[arg-type]
+    return _Input(source, low.read(value, form), gain, synapse)
+
+
+def _window(synapse: Node, space: Pair) -> dict[str, object]:
+    """Kernel, stride, padding, dilation and groups; a linear layer is a convolution whose window is the whole input."""
+    if synapse.op.name == "linear":
+        return {"kernel": space}
+    return {
+        "kernel": (0, 0),
+        "stride": pair(synapse["stride"], 1),
+        "padding": pair(synapse["padding"], 0),
+        "dilation": pair(synapse["dilation"], 1),
+        "groups": synapse["groups"],
+    }
+
+
+def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> kernels.RegionSpec:
+    shape, is_neuron = root.type.shape, root.op.name == "neuron"
+    neuron = _nameless(root["neuron"]) if is_neuron else None
+    tensors = (
+        {k: low.graph.tensors[v.name] for k, v in root["neuron"].params.items() if isinstance(v, TensorRef)}
+        if is_neuron
+        else {}
+    )
+    in_bits = is_neuron and root.placement is not None and root.placement.form != "dense"
+    spec = kernels.RegionSpec(
+        batch=None,
+        timesteps=steps,
+        channels=shape[0] if shape else 1,
+        space=plane(shape),
+        sources=tuple(_sized(low, i) for i in inputs),
+        neuron=neuron,
+        bias=any(i.synapse is not None and i.synapse["bias"] is not None for i in inputs),
+        output="bits" if in_bits else "dense",
+        state_io=is_neuron and low.carried,
+        membrane=len(root.results) > 1,
+        per_channel=tuple(k for k, v in tensors.items() if v.ndim == 1),
+        per_neuron=tuple(k for k, v in tensors.items() if v.ndim != 1),
+    )
+    return replace(spec, tuning=tuning(spec, low.board))
+
+
+def _sized(low: Lowering, given: _Input) -> kernels.Source:
+    """The source with its kernel's size, which the weight tells."""
+    if given.synapse is None or given.synapse.op.name == "linear":
+        return given.source
+    weight = low.graph.tensors[given.synapse["weight"].name]
+    return replace(given.source, kernel=pair(weight.shape[2:], 1))
+
+
+def tuning(spec: kernels.RegionSpec, board: Board) -> kernels.Tuning:
+    """Loop structure for a board: vectors as wide as its registers."""
+    return kernels.Tuning(lanes=min(16, max(4, board.lanes())))
+
+
+def _nameless(neuron: Neuron) -> Neuron:
+    """The neuron with its tensors called after the parameters, so that layers that differ in names share code."""
+    settings = tuple((k, TensorRef(k) if isinstance(v, TensorRef) else v) for k, v in neuron.settings)
+    return replace(neuron, settings=settings)
+
+
+# ---- arguments
+
+
+def _arguments(low: Lowering, spec: kernels.RegionSpec, inputs: Sequence[_Input], root: Node) -> list[str]:
+    names: list[str] = []
+    for source, given in zip(spec.sources, inputs, strict=True):
+        names.append(given.buffer)
+        if given.synapse is not None:
+            names.append(_weight(low, spec, source, given))
+    if spec.bias:
+        names.append(_bias(low, [i.synapse for i in inputs if i.synapse is not None], spec.channels))
+    names += [low.tensor(root["neuron"].params[k].name) for k in spec.per_channel]
+    names += [_per_neuron(low, spec, root["neuron"].params[k].name) for k in spec.per_neuron]
+    return names
+
+
+def _weight(low: Lowering, spec: kernels.RegionSpec, source: kernels.Source, given: _Input) -> str:
+    assert given.synapse is not None
+    name: str = given.synapse["weight"].name
+    value, shape = low.graph.tensors[name], kernels.weight_shape(spec, source)
+
+    def make() -> torch.Tensor:
+        scaled = value if given.gain == 1.0 else value * given.gain
+        return torch.from_numpy(kernels.pack_weights(spec, source, scaled))
+
+    return low.plan.argument(f"@{name} as {list(shape)} * {given.gain!r} groups {source.groups}", Buffer(shape), make)
+
+
+def _bias(low: Lowering, synapses: Sequence[Node], channels: int) -> str:
+    names = [s["bias"].name for s in synapses if s["bias"] is not None]
+    values = [low.graph.tensors[n] for n in names]
+
+    def make() -> torch.Tensor:
+        total = values[0]
+        for value in values[1:]:
+            total = total + value
+        return total.to(torch.float32)
+
+    return low.plan.argument(" + ".join(f"@{n}" for n in names), Buffer((channels,)), make)
+
+
+def _per_neuron(low: Lowering, spec: kernels.RegionSpec, name: str) -> str:
+    value = low.graph.tensors[name]
+    return low.plan.argument(
+        f"@{name} channels last",
+        Buffer((spec.pixels, spec.channels)),
+        lambda: value.to(torch.float32).reshape(spec.channels, spec.pixels).T.contiguous(),
+    )
+
+
+def _states(low: Lowering, root: Node, spec: kernels.RegionSpec, add_state: Callable[..., State],
+            initial: Callable[[int, str], torch.Tensor]) -> list[State]:  # fmt: skip
+    if not spec.state_io:
+        return []
+    shape, (channels, pixels) = root.type.shape, (spec.channels, spec.pixels)
+    buffer = Buffer((BATCH, pixels, channels))
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, channels, pixels).transpose(1, 2).contiguous()
+
+    def unpack(x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2).reshape(-1, *shape)
+
+    return [
+        add_state(low, root, name, buffer, partial(_initial, initial, name), pack, unpack)
+        for name, _ in root["neuron"].program.state
+    ]
+
+
+def _initial(make: Callable[[int, str], torch.Tensor], name: str, batch: int) -> torch.Tensor:
+    return make(batch, name)
+
+
+# ---- pools
+
+
+def pool(low: Lowering, node: Node) -> None:
+    """A pool on bits: sums and averages add counts, an average's divisor is in the result's unit."""
+    source: Value = node.operands[0]
+    shape, out = source.type.shape, node.type.shape
+    if node.op.name == "adaptive_avg_pool":
+        window = tuple(d // s for d, s in zip(shape[1:], out[1:], strict=True))
+        kernel, stride, padding = pair(window, 1), pair(window, 1), (0, 0)
+    else:
+        kernel, stride = pair(node["kernel"], 1), pair(node["stride"], 1)
+        padding = pair(node["padding"], 0)
+    spec = PoolSpec(None, low.steps(source), shape[0], plane(shape), source.type.signal.planes, kernel, stride, padding)
+    build = max_pool if node.op.name == "max_pool" else sum_pool
+    low.kernel(
+        f"{node.op.name}_bits",
+        (node.op.name == "max_pool", spec),
+        lambda batch: build(replace(spec, batch=batch)),
+        [low.read(source, forms.BITS)],
+        [low.write(node.result, forms.BITS)],
+        [node],
+    )

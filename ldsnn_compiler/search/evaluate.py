@@ -1,0 +1,259 @@
+"""True evaluation of schedules: predictions, divergence from the original network, and work, on given samples.
+
+A schedule is applied to a clone of the traced graph by the passes, then run. Class scores are the mean over time of
+the network's first output. What the run shares with a remembered one (:mod:`ldsnn_compiler.search.prefix`) is reused.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.interp.module import Data, Interpreter
+from ldsnn_compiler.interp.work import LayerWork, WorkCounter
+from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.passes.assign_timesteps import AssignTimesteps
+from ldsnn_compiler.pipeline import parse_pipeline, passes, run_pipeline
+from ldsnn_compiler.schedule import Schedule
+from ldsnn_compiler.search.cost import NodeWork, from_json, to_json
+from ldsnn_compiler.search.prefix import Digests, StreamCache, signatures, suffix
+
+FOLD = ("canonicalize", "fold-batchnorm", "fold-scale")
+"""Exact passes before a schedule is applied; run once."""
+OPTIMISE = ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code")
+"""Exact passes after it."""
+MARGIN = 4.0
+"""Scores are scaled so that the original network's mean margin between its two best classes is this, in nats: the
+divergence then means the same for rates, which lie in 0..1, and for logits."""
+
+
+class Runner(Protocol):
+    """A graph ready to run on batch after batch; ``work`` sums over all of them."""
+
+    def __call__(self, inputs: Data, capture: frozenset[str]) -> tuple[Data, dict[str, Tensor]]:
+        """Outputs ``[T, N, *shape]``, and the first results of the nodes named in ``capture``."""
+
+    @property
+    def work(self) -> Mapping[str, LayerWork]:
+        """Work by node name so far."""
+
+
+Engine = Callable[[Graph], Runner]
+
+
+class InterpreterRunner:
+    """Runs a graph by the interpreter, counting work."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._interpreter, self._counter = Interpreter(graph), WorkCounter(graph)
+        self._interpreter.observers += [self._counter, self._capture]
+        self._wanted: frozenset[str] = frozenset()
+        self._captured: dict[str, Tensor] = {}
+
+    def __call__(self, inputs: Data, capture: frozenset[str]) -> tuple[Data, dict[str, Tensor]]:
+        self._wanted, self._captured = capture, {}
+        with torch.no_grad():
+            outputs = self._interpreter.run(*inputs)
+        return outputs, self._captured
+
+    @property
+    def work(self) -> Mapping[str, LayerWork]:
+        return self._counter.layers
+
+    def _capture(self, node: Node, inputs: Data, outputs: Data) -> None:
+        if node.name in self._wanted:
+            self._captured[node.name] = outputs[0]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One evaluated network: ``predictions`` are class numbers ``[N]``, ``loss`` the mean Kullback-Leibler divergence
+    of its class probabilities from the original's in nats, ``nodes`` the work by node name."""
+
+    predictions: tuple[int, ...]
+    loss: float
+    nodes: Mapping[str, NodeWork]
+
+    def cost(self, of: Callable[[NodeWork], float]) -> float:
+        """Sum of a cost over the nodes."""
+        return sum(map(of, self.nodes.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; predictions compressed."""
+        packed = zlib.compress(np.asarray(self.predictions, np.int32).tobytes(), 9)
+        return {
+            "predictions": base64.b64encode(packed).decode(),
+            "loss": self.loss,
+            "nodes": to_json(self.nodes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Figures:
+        """What :meth:`to_json` wrote."""
+        raw = np.frombuffer(zlib.decompress(base64.b64decode(data["predictions"])), np.int32)
+        return cls(tuple(map(int, raw)), float(data["loss"]), from_json(data["nodes"]))
+
+
+class Evaluator:
+    """Evaluates schedules of ``graph`` on ``x [N, ...]``.
+
+    Args:
+        graph: traced, with one input.
+        x: samples as the data set holds them; sequences are ``[N, T, *shape]``.
+        memory: bytes that one batch's values may take; sets the batch.
+        cache: bytes for remembered streams.
+        engine: makes runners; the interpreter unless given.
+
+    Raises:
+        LdsnnError: the samples do not fit the network, or it is not a traced one with one input.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        x: Tensor,
+        *,
+        memory: int = 1 << 28,
+        cache: int = 1 << 30,
+        engine: Engine = InterpreterRunner,
+    ) -> None:
+        _check(graph, x)
+        self.original, self.x = graph, x
+        self._memory, self._engine = memory, engine
+        self._digests = Digests()
+        self._cache = StreamCache(len(x), cache)
+        self._known_work: dict[str, NodeWork] = {}
+        self.runs = 0
+
+    @cached_property
+    def _folded(self) -> Graph:
+        folded = self.original.clone()
+        return run_pipeline(folded, [p for name in _known(FOLD) for p in parse_pipeline(name)])
+
+    def prepare(self, schedule: Schedule) -> Graph:
+        """The graph with a schedule applied and exactly optimised."""
+        after = [p for name in _known(OPTIMISE) for p in parse_pipeline(name)]
+        return run_pipeline(self._folded.clone(), [AssignTimesteps.of(schedule), *after])
+
+    @cached_property
+    def reference(self) -> Figures:
+        """The original network as it stands, nothing optimised: predictions, loss 0, the naive work."""
+        _, predictions, _ = self._reference
+        return Figures(predictions, 0.0, self._reference[2])
+
+    @cached_property
+    def _reference(self) -> tuple[Tensor, tuple[int, ...], dict[str, NodeWork]]:
+        scores, nodes = self._run(self.original, {}, frozenset(), remember=False)
+        return scores, tuple(scores.argmax(1).tolist()), nodes
+
+    def evaluate(self, schedule: Schedule) -> Figures:
+        """A schedule's figures; runs what follows the first difference from the remembered one."""
+        return self._figures(self.prepare(schedule), remember=False)
+
+    def remember(self, schedule: Schedule) -> Figures:
+        """As :meth:`evaluate`, and keeps this schedule's streams for the ones to come, in place of former ones."""
+        return self._figures(self.prepare(schedule), remember=True)
+
+    # ---- inside
+
+    def _figures(self, graph: Graph, remember: bool) -> Figures:
+        signature = signatures(graph, self._digests)
+        scores, nodes = self._run(graph, signature, frozenset(signature), remember)
+        return Figures(tuple(scores.argmax(1).tolist()), self._loss(scores), nodes)
+
+    def _loss(self, scores: Tensor) -> float:
+        """Mean KL(original || this) over the samples, in nats."""
+        original = self._reference[0]
+        best = original.topk(min(2, original.shape[1]), dim=1).values
+        margin = float((best[:, 0] - best[:, -1]).mean())
+        scale = MARGIN / margin if margin > 0 else 1.0
+        target, found = ((s.double() * scale).log_softmax(1) for s in (original, scores))
+        return float((target.exp() * (target - found)).sum(1).mean())
+
+    def _run(
+        self, graph: Graph, signature: Mapping[str, str], reusable: frozenset[str], remember: bool
+    ) -> tuple[Tensor, dict[str, NodeWork]]:
+        """Class scores ``[N, C]`` and work of all nodes."""
+        self.runs += 1
+        start = suffix(graph, signature, () if remember else self._cache) if reusable else None
+        running = start.graph if start else graph
+        keep = self._cache.plan(graph, signature) if remember else {}
+        runner, scores = self._engine(running), list[Tensor]()
+        batch = max(1, self._memory // max(1, _bytes_per_sample(running)))
+        for low in range(0, len(self.x), batch):
+            high = min(low + batch, len(self.x))
+            outputs, captured = runner(self._inputs(running, start.known if start else {}, low, high), frozenset(keep))
+            scores.append(outputs[0].mean(0).flatten(1))
+            for name, data in captured.items():
+                self._cache.put(signature[name], keep[name], low, data)
+        nodes = self._work(running, runner)
+        if remember:
+            self._known_work = {signature[name]: work for name, work in nodes.items()}
+        skipped = (
+            n for n in graph.nodes if start and n.name in start.skipped and signature[n.name] in self._known_work
+        )
+        nodes |= {n.name: self._known_work[signature[n.name]] for n in skipped}
+        return torch.cat(scores), {n.name: nodes[n.name] for n in graph.nodes if n.name in nodes}
+
+    def _inputs(self, graph: Graph, known: Mapping[str, str], low: int, high: int) -> Data:
+        return tuple(
+            self._cache.get(known[n.name], low, high) if n.name in known else as_input(n, self.x[low:high])
+            for n in graph.inputs
+        )
+
+    def _work(self, graph: Graph, runner: Runner) -> dict[str, NodeWork]:
+        found = {}
+        for name, work in runner.work.items():
+            node = graph.node(name)
+            found[name] = NodeWork.of(work, len(self.x), node["neuron"] if node.op.name == "neuron" else None)
+        return found
+
+
+def as_input(node: Node, x: Tensor) -> Tensor:
+    """Samples ``[N, ...]`` as ``[T, N, *shape]`` for an input node."""
+    return x[None] if node["time"] == "static" else x.transpose(0, 1)
+
+
+def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Sequence[int] | None) -> tuple[int, int]:
+    """(lost, won): samples that only the reference gets right, and that only the other gets right.
+
+    Without labels the reference is right by definition.
+    """
+    truth = reference if labels is None else labels
+    pairs = [(a == t, b == t) for a, b, t in zip(reference, found, truth, strict=True)]
+    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in passes()]
+
+
+def _bytes_per_sample(graph: Graph) -> int:
+    """Bytes of all values of a run: the interpreter holds them until its end."""
+    return sum(4 * v.type.timesteps * v.type.size for n in graph.nodes for v in n.results)
+
+
+def _check(graph: Graph, x: Tensor) -> None:
+    problems = []
+    if graph.stage != "traced":
+        problems.append(Problem(f"timesteps are chosen for a traced graph, this one is {graph.stage}", graph.name))
+    if len(graph.inputs) != 1 or not graph.outputs:
+        message = f"needs one input and an output, has {len(graph.inputs)} and {len(graph.outputs)}"
+        problems.append(Problem(message, graph.name))
+    else:
+        node = graph.inputs[0]
+        expected = (*([node.type.timesteps] if node["time"] != "static" else []), *node.type.shape)
+        if tuple(x.shape[1:]) != expected:
+            message = f"samples of shape {tuple(x.shape[1:])} do not fit the network's input {expected}"
+            problems.append(Problem(message, node.path or node.name))
+    if problems:
+        raise LdsnnError(problems)

@@ -1,0 +1,250 @@
+"""What each neuron layer may become: (timesteps, levels, method), and which layers stay as they are, by name.
+
+A group is one layer, or all layers of one cycle, which share a grid. A layer of T steps may run at every t for which
+r = T/t is whole (with ``uneven``, a closed form also at 3/2 of those). What it emits at t decides the ``spikes`` mode:
+
+``binary``  one spike a step: ``closed`` where the neuron has it, else ``oneshot``;
+``graded``  those, and counts: up to ``levels`` = 2, 4, ... <= r spikes a step, and where there is no closed form
+            ``micro``, whose events are counts of up to r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import networkx as nx
+
+from ldsnn_compiler.errors import LdsnnError, Problem, ScheduleError
+from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.ir.neuron import Neuron
+from ldsnn_compiler.passes._retime import retimed
+from ldsnn_compiler.passes.assign_timesteps import apply_schedule
+from ldsnn_compiler.schedule import METHODS, LayerSchedule, Schedule, neuron_layers
+
+SPIKES = ("binary", "graded")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the layers of a group get together, in the order of the group's paths."""
+
+    layers: tuple[LayerSchedule, ...]
+
+    def __str__(self) -> str:
+        first = self.layers[0]
+        levels = f" x{first.levels}" if first.levels > 1 else ""
+        return f"T={first.timesteps}{levels} {first.method}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that choose together. ``choices[0]`` leaves them as they are; ``held`` says why there is no other."""
+
+    paths: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    held: str = ""
+
+    @property
+    def name(self) -> str:
+        return " + ".join(self.paths)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """One setting for all layers: ``timesteps`` of a whole run, ``levels``, ``method``."""
+
+    timesteps: int
+    levels: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"T={self.timesteps}" + (f" x{self.levels}" if self.levels > 1 else "") + f" {self.method}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """All schedules of a network: one choice per group. ``shares`` is the part of a run that a group's layers cover."""
+
+    base_timesteps: int
+    groups: tuple[Group, ...]
+    shares: tuple[Fraction, ...]
+
+    @property
+    def held(self) -> Mapping[str, str]:
+        """Reason by path, for every layer that is not retimed."""
+        return {path: group.held for group in self.groups if group.held for path in group.paths}
+
+    def schedule(self, picks: Sequence[int]) -> Schedule:
+        """The schedule of choice ``picks[i]`` in group i."""
+        layers: dict[str, LayerSchedule] = {}
+        for group, pick in zip(self.groups, picks, strict=True):
+            layers |= dict(zip(group.paths, group.choices[pick].layers, strict=True))
+        return Schedule(self.base_timesteps, layers)
+
+    def uniforms(self) -> tuple[Uniform, ...]:
+        """Every setting that some group has, fewest timesteps first; what a uniform schedule may be."""
+        found = {
+            Uniform(int(first.timesteps / share), first.levels, first.method)
+            for group, share in zip(self.groups, self.shares, strict=True)
+            for choice in group.choices
+            if (first := choice.layers[0]) and (first.timesteps / share).denominator == 1
+        }
+        return tuple(sorted(found, key=lambda u: (u.timesteps, u.levels, METHODS.index(u.method))))
+
+    def uniform(self, wanted: Uniform) -> tuple[int, ...]:
+        """Picks that come nearest to one setting everywhere: never fewer timesteps than wanted, nor more levels."""
+        return tuple(
+            min(range(len(group.choices)), key=lambda i: _distance(group.choices[i], wanted, share))
+            for group, share in zip(self.groups, self.shares, strict=True)
+        )
+
+
+def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[int, Fraction, bool, int, bool, int]:
+    first = choice.layers[0]
+    steps = first.timesteps - wanted.timesteps * share
+    more = first.levels > wanted.levels
+    return (
+        int(steps < 0),
+        abs(steps),
+        more,
+        abs(wanted.levels - first.levels),
+        first.method != wanted.method,
+        METHODS.index(first.method),
+    )
+
+
+def space(graph: Graph, spikes: str = "binary", *, hold: Iterable[str] = (), uneven: bool = False) -> Space:
+    """All schedules of a traced graph.
+
+    Args:
+        spikes: ``binary`` or ``graded``.
+        hold: paths of layers that are to stay as they are.
+        uneven: closed forms may also run at 3/2 of a divisor of T.
+
+    Raises:
+        ScheduleError: unknown ``spikes``, or ``hold`` names layers that the graph does not have.
+    """
+    layers, hold = neuron_layers(graph), set(hold)
+    problems = [Problem("the network has no neuron layer of that path", where=p) for p in sorted(hold - layers.keys())]
+    if spikes not in SPIKES:
+        problems.append(Problem(f"is one of {', '.join(SPIKES)}, not {spikes!r}", where="spikes"))
+    if problems:
+        raise ScheduleError(problems)
+    groups, shares = [], []
+    for members in _together(graph, layers):
+        groups.append(_group(graph, members, spikes, hold, uneven))
+        shares.append(next(iter(members.values())).type.duration / graph.base_timesteps)
+    return Space(graph.base_timesteps, tuple(groups), tuple(shares))
+
+
+def _together(graph: Graph, layers: Mapping[str, Node]) -> list[dict[str, Node]]:
+    """Layers by group, in graph order: those of one cycle belong together."""
+    component = {name: i for i, names in enumerate(nx.strongly_connected_components(graph.dag)) for name in names}
+    groups: dict[int, dict[str, Node]] = {}
+    for path, node in layers.items():
+        groups.setdefault(component[node.name], {})[path] = node
+    return list(groups.values())
+
+
+def _group(graph: Graph, members: dict[str, Node], spikes: str, hold: set[str], uneven: bool) -> Group:
+    paths, nodes = tuple(members), list(members.values())
+    same = Choice(tuple(LayerSchedule(n.type.timesteps, 1, _identity(n["neuron"])) for n in nodes))
+    if asked := sorted(hold & members.keys()):
+        return Group(paths, (same,), f"held as asked ({', '.join(asked)})")
+    if len({(n.type.timesteps, n.type.dt) for n in nodes}) > 1:
+        return Group(paths, (same,), "layers of one cycle that differ in time already")
+    steps = nodes[0].type.timesteps
+    if steps == 1:
+        return Group(paths, (same,), "runs one timestep already")
+    choices, refusals = [same], list[str]()
+    for t in _candidates(steps, uneven):
+        choices += _choices(graph, nodes, t, spikes, refusals)
+    held = "" if len(choices) > 1 else "; ".join(dict.fromkeys(refusals)) or "no number of timesteps divides its own"
+    return Group(paths, tuple(choices), held)
+
+
+def _identity(neuron: Neuron) -> str:
+    """A method under which the same number of steps leaves the neuron as it is."""
+    try:
+        return "closed" if neuron.retime(1, 1, "closed") == neuron else "micro"
+    except LdsnnError:
+        return "micro"
+
+
+def _candidates(steps: int, uneven: bool) -> Iterator[int]:
+    """Timesteps below ``steps``, most first."""
+    divisors = {t for t in range(1, steps) if steps % t == 0}
+    if uneven:
+        divisors |= {3 * t // 2 for t in divisors if t % 2 == 0 and 3 * t // 2 < steps}
+    return iter(sorted(divisors, reverse=True))
+
+
+def _choices(graph: Graph, nodes: list[Node], t: int, spikes: str, refusals: list[str]) -> list[Choice]:
+    """Choices of a group at t steps; layers without some number of levels take the most they have below it."""
+    each = [_layer_options(graph, node, t, spikes, refusals) for node in nodes]
+    if not all(each):
+        return []
+    if len(each) == 1:
+        return [Choice((option,)) for option in each[0]]
+    wanted = sorted({option.levels for options in each for option in options})
+    return [Choice(tuple(max((o for o in options if o.levels <= k), key=_levels) for options in each)) for k in wanted]
+
+
+def _levels(option: LayerSchedule) -> int:
+    return option.levels
+
+
+def _layer_options(graph: Graph, node: Node, t: int, spikes: str, refusals: list[str]) -> list[LayerSchedule]:
+    """What one layer may be at t steps; ``refusals`` collects why not more."""
+    neuron: Neuron = node["neuron"]
+    r = Fraction(node.type.timesteps, t)
+    found: list[LayerSchedule] = []
+    for method in ("closed", "oneshot"):
+        if method not in neuron.family.retimings or (method == "oneshot" and r.denominator != 1):
+            continue
+        tried = [LayerSchedule(t, k, method) for k in _level_numbers(neuron, r, spikes)]
+        found = [option for option in tried if _fits(graph, node, option, refusals)]
+        if found:
+            break
+    if (not found or found[0].method != "closed") and _micro(neuron, r, spikes, refusals):
+        micro = LayerSchedule(t, 1, "micro")
+        found += [micro] if _fits(graph, node, micro, refusals) else []
+    return found
+
+
+def _level_numbers(neuron: Neuron, r: Fraction, spikes: str) -> list[int]:
+    """1, and for graded spikes the powers of two up to r, which is all that r binary steps can say, and r itself."""
+    if spikes == "binary" or neuron.options.get("max_count", 1) != 1:
+        return [1]
+    return sorted({2**i for i in range(int(r).bit_length())} | {int(r)})
+
+
+def _micro(neuron: Neuron, r: Fraction, spikes: str, refusals: list[str]) -> bool:
+    """Whether micro retiming is on offer: it counts spikes, which a layer held to binary ones may not emit."""
+    if r.denominator != 1:
+        refusals.append("micro retiming needs a whole number of steps in one")
+    elif spikes == "binary" and neuron.signal.levels == 1:
+        refusals.append("has no closed or oneshot form, and micro retiming emits counts: graded spikes allow it")
+    else:
+        return True
+    return False
+
+
+def _fits(graph: Graph, node: Node, option: LayerSchedule, refusals: list[str]) -> bool:
+    """Whether the neuron can be retimed so; if its membrane is read, whether the whole network can."""
+    r = Fraction(node.type.timesteps, option.timesteps)
+    try:
+        if node["membrane"]:
+            same = {
+                p: LayerSchedule(n.type.timesteps, 1, _identity(n["neuron"])) for p, n in neuron_layers(graph).items()
+            }
+            path = next(p for p, n in neuron_layers(graph).items() if n is node)
+            apply_schedule(graph.clone(), Schedule(graph.base_timesteps, same | {path: replace(option)}))
+        else:
+            retimed(graph.clone(), node, r, option.levels, option.method)
+    except LdsnnError as error:
+        refusals.extend(p.message for p in error.problems)
+        return False
+    return True

@@ -12,7 +12,6 @@ Nodes that do the same to corresponding values in different steps share a :class
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -184,17 +183,7 @@ def at(node: fx.Node, root: nn.Module) -> dict[str, str]:
     else:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path, kind = str(stack[-1][0]) if stack else "", f"{operation(node)}()"
-    return {"where": " ".join(part for part in (path, line(node)) if part), "kind": kind}
-
-
-def line(node: fx.Node) -> str:
-    """``file.py:12``, the innermost line of the user's code that made the node, or nothing if it was not recorded."""
-    for text in reversed((node.stack_trace or "").splitlines()):
-        text = text.strip()
-        if text.startswith("File ") and not any(f"{os.sep}{p}{os.sep}" in text for p in ("torch", "ldsnn_compiler")):
-            name, _, rest = text[6:].partition('", line ')
-            return f"{os.path.basename(name)}:{rest.split(',')[0]}"
-    return ""
+    return {"where": " ".join(part for part in (path, node.meta.get("line")) if part), "kind": kind}
 
 
 def ranges(steps: list[int]) -> str:

@@ -11,7 +11,14 @@ from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.pipeline import Instrument, Pass, parse_pipeline, pipeline_text, run_pipeline
+from ldsnn_compiler.pipeline import (
+    Instrument,
+    Pass,
+    default_pipeline,
+    parse_pipeline,
+    pipeline_text,
+    run_pipeline,
+)
 from ldsnn_compiler.runtime import threads as thread_pool
 from ldsnn_compiler.runtime.compiled import ENTRIES, Compiled, Settings
 from ldsnn_compiler.runtime.library import Library
@@ -21,10 +28,7 @@ from ldsnn_compiler.targets.build import build
 from ldsnn_compiler.targets.lower import plan
 
 #: what happens to a traced graph; ``assign-timesteps`` takes the schedule, ``select-kernels`` target and densities
-DEFAULT_PIPELINE = (
-    "canonicalize,fold-batchnorm,fold-scale,assign-timesteps,commute-resample,drop-dead-timesteps,canonicalize,dead-code,"
-    "select-kernels,fuse-timesteps"
-)
+DEFAULT_PIPELINE = default_pipeline()
 
 Progress = Callable[[str, float], None]
 
@@ -54,7 +58,13 @@ def compile(
     if threads is not None and threads < 1:
         raise LdsnnError(f"a network runs on at least one thread, not {threads}")
     tell = progress or (lambda what, share: None)
-    text = schedule.text() if isinstance(schedule, Schedule) else None if schedule is None else Schedule.read(schedule).text()
+    text = (
+        schedule.text()
+        if isinstance(schedule, Schedule)
+        else None
+        if schedule is None
+        else Schedule.read(schedule).text()
+    )
     passes = [_completed(p, text, machine, density) for p in parse_pipeline(pipeline or DEFAULT_PIPELINE)]
     started = perf_counter()
     tell("passes", 0.0)

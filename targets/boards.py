@@ -107,8 +107,11 @@ def register_board(board: Board) -> Board:
 
 
 def boards() -> Mapping[str, Board]:
-    """All boards by name, ``native`` among them."""
+    """All boards by name, ``native`` and those of installed plug-ins among them."""
+    from ldsnn_compiler.pipeline.plugins import load_entry_points
+
     _load_builtin()
+    load_entry_points("ldsnn_compiler.targets")
     return {**dict(sorted(_BOARDS.items())), "native": native()}
 
 

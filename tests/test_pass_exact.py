@@ -24,7 +24,8 @@ GRAPH_LEVEL = (
     "drop-dead-timesteps",
 )
 BEFORE, AFTER = "canonicalize,fold-batchnorm,fold-scale", "commute-resample,drop-dead-timesteps,canonicalize,dead-code"
-WHOLE = f"{BEFORE},assign-timesteps,{AFTER}"random_networks = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+WHOLE = f"{BEFORE},assign-timesteps,{AFTER}"
+random_networks = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.mark.parametrize("pipeline", [*GRAPH_LEVEL, WHOLE])

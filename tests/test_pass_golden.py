@@ -1,7 +1,7 @@
 """Short IR in, expected IR out, and the same bits from the interpreter where the passes are exact.
 
-``golden/<case>.in.ldir`` starts with a comment naming its pipeline, ``// run: canonicalize``; ``golden/<case>.out.ldir``
-is what comes out. ``pytest tests/test_pass_golden.py --update-golden`` rewrites the expected files.
+``golden/<case>.in.ldir`` starts with a comment naming its pipeline, ``// run: canonicalize``;
+``golden/<case>.out.ldir`` is what comes out. ``pytest tests/test_pass_golden.py --update-golden`` rewrites the latter.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -48,7 +47,7 @@ def _wrong(kind: type[Pass]) -> list[str]:
         found.append(f"a pass has a kebab-case name, not {kind.name!r}")
     if "exact" not in vars(kind):
         found.append("a pass declares whether it is exact")
-    if not dataclasses.is_dataclass(kind) or not vars(kind)["__dataclass_params__"].frozen:
+    if "__dataclass_params__" not in vars(kind) or not vars(kind)["__dataclass_params__"].frozen:
         return [*found, "a pass is a frozen dataclass"]
     try:
         options(kind)

@@ -15,12 +15,16 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NoReturn
 
 from ldsnn_compiler.errors import LdsnnError, ParseError, Problem
-from ldsnn_compiler.pipeline.base import BARE, Pass, options
+from ldsnn_compiler.pipeline.base import BARE, Pass, option_text, options
 from ldsnn_compiler.pipeline.registry import passes
 
+#: what happens to a traced graph on its way to code, without and with a schedule
+_BEFORE = ("canonicalize", "fold-batchnorm", "fold-scale")
+_AFTER = ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code", "select-kernels", "fuse-timesteps")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 
@@ -40,6 +44,12 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
 def pipeline_text(pipeline: Iterable[Pass]) -> str:
     """The text that :func:`parse_pipeline` reads back as these passes."""
     return ",".join(map(str, pipeline))
+
+
+def default_pipeline(schedule: str | Path | None = None) -> str:
+    """The usual pipeline as text, from a traced graph to a fused one; ``schedule`` is a file (or its JSON text)."""
+    given = "" if schedule is None else f"{{schedule={option_text(str(schedule))}}}"
+    return ",".join((*_BEFORE, f"assign-timesteps{given}", *_AFTER))
 
 
 class _Reader:

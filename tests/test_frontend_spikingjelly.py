@@ -10,7 +10,6 @@ import torch
 from frontend_models import STEPS, dyadic, make_dyadic
 from torch import Tensor, nn
 
-from ldsnn_compiler.errors import ImportRefused
 from ldsnn_compiler.frontend import trace
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
@@ -57,7 +56,9 @@ def firing_rates(graph: Graph, x: Tensor) -> list[float]:
     """Mean output of every neuron node."""
     rates: list[float] = []
     interpreter = Interpreter(graph)
-    interpreter.observers.append(lambda node, _, out: rates.append(float(out[0].mean())) if node.op.name == "neuron" else None)
+    interpreter.observers.append(
+        lambda node, _, out: rates.append(float(out[0].mean())) if node.op.name == "neuron" else None
+    )
     with torch.no_grad():
         interpreter(x)
     return rates
@@ -74,7 +75,13 @@ def same_state(interpreter: Interpreter, model: nn.Module) -> None:
 def conv_net(make: Callable[..., nn.Module], step_mode: str = "m") -> nn.Module:
     """conv, BatchNorm, neuron, max pool, neuron, linear, neuron."""
     net = nn.Sequential(
-        layer.Conv2d(2, 4, 3, padding=1), layer.BatchNorm2d(4), make(), layer.MaxPool2d(2), layer.Flatten(), layer.Linear(36, 5), make()
+        layer.Conv2d(2, 4, 3, padding=1),
+        layer.BatchNorm2d(4),
+        make(),
+        layer.MaxPool2d(2),
+        layer.Flatten(),
+        layer.Linear(36, 5),
+        make(),
     )
     functional.set_step_mode(net, step_mode)
     return make_dyadic(net)

@@ -146,7 +146,6 @@ class Context:
             raise self.refuse(
                 f"runs {timesteps} timesteps, expected {self.timesteps}",
                 attribute="timesteps",
-                time=True,
                 hint="leave timesteps out for a model that sets them itself",
             )
         return timesteps

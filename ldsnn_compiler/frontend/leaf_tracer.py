@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.fx as fx
@@ -15,7 +16,8 @@ from torch import nn
 
 from ldsnn_compiler.frontend.context import Context, TimestepsFound
 from ldsnn_compiler.frontend.registry import ModulePath, Tables
-from ldsnn_compiler.frontend.sizes import Known, SizeProxy, iterated, number
+from ldsnn_compiler.frontend.sizes import BatchLoop, Known, SizeProxy, iterated, number
+from ldsnn_compiler.frontend.traced import BATCH, Traced
 
 _ABSENT = object()
 _NOT_THE_USERS = tuple(os.path.dirname(p) + os.sep for p in (str(torch.__file__), os.path.dirname(__file__)))
@@ -24,6 +26,10 @@ _NOT_THE_USERS = tuple(os.path.dirname(p) + os.sep for p in (str(torch.__file__)
 def failed(*operands: Any) -> Any:
     """Stands in a traced graph for a module whose forward could not be traced."""
     return operands
+
+
+MANY: Final = 64
+"""An index so large that it is worth asking whether the loop it is from runs over the batch."""
 
 
 class LeafTracer(fx.Tracer):
@@ -49,6 +55,22 @@ class LeafTracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return SizeProxy(node, self)
+
+    def create_proxy(
+        self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *rest: Any, **more: Any
+    ) -> Any:
+        if target is operator.getitem and isinstance(args[0], fx.Proxy):
+            self._check_index(args[0].node, args[1])
+        return super().create_proxy(kind, target, args, kwargs, *rest, **more)
+
+    def _check_index(self, node: fx.Node, where: Any) -> None:
+        """Stop a loop over the batch early: it would be as long as the batch, and cannot be imported anyway."""
+        first = where[0] if isinstance(where, tuple) and where else where
+        if not isinstance(first, int) or not (first >= MANY or (node.op == "placeholder" and first > 0)):
+            return
+        value = self.known(node)
+        if isinstance(value, Traced) and value.axes[0] == BATCH:
+            raise BatchLoop(f"indexes the batch axis of {value}")
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         return iterated(obj)
@@ -164,6 +186,9 @@ def report_untraceable(ctx: Context, path: str, module: nn.Module, error: Except
     text = str(error).strip().splitlines()
     cause = text[0] if text else type(error).__name__
     with ctx.at(path, path, type(module).__name__, claim=False):
+        if isinstance(error, BatchLoop):
+            ctx.report(cause, time=True, hint="loop over time; only [T, N, ...] can be indexed")
+            return
         ctx.report(
             f"its forward cannot be traced: {cause}",
             attribute="forward",

@@ -14,6 +14,11 @@ import torch.fx as fx
 
 from ldsnn_compiler.frontend.traced import TIME, Poison, Traced, contains
 
+
+class BatchLoop(fx.proxy.TraceError):
+    """A loop over what is the batch as the example is read."""
+
+
 Known = Callable[[fx.Node], Any]
 
 
@@ -61,7 +66,7 @@ def sequence(proxy: fx.Proxy) -> list[Any]:
     value = _known(proxy)
     if isinstance(value, Traced):
         if value.axes[0] != TIME:
-            raise fx.proxy.TraceError(f"only time can be iterated over, not the first axis of {value}")
+            raise BatchLoop(f"iterates over the first axis of {value}")
         return [operator.getitem(proxy, t) for t in range(value.value.type.timesteps)]
     if isinstance(value, Poison) or not hasattr(value, "__len__"):
         raise fx.proxy.TraceError("what is iterated over here is not known while the model is imported")

@@ -122,7 +122,7 @@ def _drop_time(x: Traced, value: Any, keepdim: bool) -> Traced:
 def _time_axis(ctx: Context, x: Traced, axis: Any) -> None:
     if axis != TIME:
         raise ctx.refuse(f"reduces {'the batch' if axis == BATCH else 'time and batch together'} of {x}", time=True)
-    if x.lead[:1] != (TIME,) or not x.is_canonical:
+    if TIME not in x.lead or not x.is_canonical:
         raise ctx.refuse(f"expects [T, N, ...], got {x}", time=True)
 
 

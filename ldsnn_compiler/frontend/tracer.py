@@ -88,7 +88,7 @@ def import_model(
         if not ctx.problems:
             return Imported(ctx.graph, (), tuple(ctx.notes))
         tried.append(ctx)
-    best = min(tried, key=lambda c: c.time_problems)
+    best = min(tried, key=lambda c: (c.time_problems, -len(c.graph)))
     return Imported(best.graph, tuple(best.problems), tuple(best.notes))
 
 
@@ -177,7 +177,10 @@ def _import_once(
 def _input(ctx: Context, name: str, example: torch.Tensor, reading: Reading) -> Traced:
     axes = SEQUENCE if reading.sequence else STATIC
     if reading.sequence:
-        ctx.steps(example.shape[0])
+        if example.shape[0] != ctx.timesteps:
+            with ctx.at(name, "", "input", claim=False):
+                ctx.report(f"holds {example.shape[0]} timesteps, expected {ctx.timesteps}", attribute="timesteps")
+            ctx.timesteps = ctx.graph.base_timesteps = example.shape[0]
         stream = Stream(example.shape[0], Fraction(1), tuple(example.shape[2:]))
     else:
         stream = Stream(1, Fraction(ctx.timesteps or 1), tuple(example.shape[1:]))

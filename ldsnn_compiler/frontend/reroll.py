@@ -37,6 +37,8 @@ STATEFUL: Final = frozenset(
         "snntorch._neurons.neurons.SpikingNeuron",
     }
 )
+_WRONG_READING: Final = 1000
+"""Weight of a reading of the example whose timesteps are not those of the loop: any other says more about the model."""
 _REDUCTIONS: Final[dict[str, Callable[..., Any]]] = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax}
 
 
@@ -76,6 +78,7 @@ def reroll(traced: fx.GraphModule, ctx: Context) -> None:
     try:
         ctx.steps(unrolled.timesteps)
     except Refused:
+        ctx.time_problems += _WRONG_READING
         return
     traced.graph = graph
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.evaluate import reset
 from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.ops.time import resample_weights
@@ -48,7 +49,7 @@ def diff(
     still mean what they meant in the model, and the others are left out. ``stepping``: the module does one timestep a
     call.
     """
-    _reset(module)
+    reset(module)
     nodes = [n for n in graph.nodes if n.path and (n.op.name == "neuron" or graph.stage == "traced")]
     given, outputs = _watch_module(module, {_module_path(n) for n in nodes}, x, graph, stepping)
     seen, results = _watch_graph(graph, x)
@@ -64,16 +65,6 @@ def first_divergence(layers: Iterable[LayerDiff]) -> LayerDiff | None:
 
 def _module_path(node: Node) -> str:
     return node.path.partition("#")[0]
-
-
-def _reset(module: nn.Module) -> None:
-    """Back to the initial state, where a library keeps state in its modules."""
-    for each in module.modules():
-        for name in ("reset", "reset_mem"):
-            method = getattr(each, name, None)
-            if callable(method) and each is not module:
-                method()
-                break
 
 
 def _watch_graph(graph: Graph, x: Tensor) -> tuple[dict[str, Tensor], Data]:
@@ -160,7 +151,7 @@ def _as_stream(calls: list[Tensor], use: int, uses: int, like: Tensor) -> Tensor
     if tuple(value.shape[1:]) == (batch, *shape):
         return value
     if tuple(value.shape[1:]) == shape and value.shape[0] % batch == 0:
-        return value.unflatten(0, (-1, batch))
+        return value.reshape(-1, batch, *shape)
     return None
 
 
@@ -181,4 +172,5 @@ def _compare(path: str, node: Node, model: Tensor, mine: Tensor, tolerance: floa
 def _averaged(value: Tensor, timesteps: int) -> Tensor:
     if value.shape[0] == timesteps:
         return value
-    return torch.tensordot(resample_weights(value.shape[0], timesteps), value, dims=1)
+    averaged: Tensor = torch.tensordot(resample_weights(value.shape[0], timesteps), value, dims=1)
+    return averaged

@@ -82,6 +82,6 @@ def summary(network: Network, differences: list[LayerDifference], scores: Tensor
         "unexplained": sum(d.unexplained for d in differences),
         "identical": not any(d.differing for d in differences),
         "largest_score_difference": float((scores - reference).abs().max()),
-        "same_prediction": bool(torch.equal(scores.argmax(1), reference.argmax(1))),
+        "agreement": float((scores.argmax(1) == reference.argmax(1)).float().mean()),
         "layers": [asdict(d) for d in differences if d.differing or d.flips],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typer
 
-from ldsnn_compiler.cli import check, listing, look
+from ldsnn_compiler.cli import bench, check, compile, demo, execute, listing, look
 from ldsnn_compiler.cli.common import command
 
 app = typer.Typer(
@@ -18,10 +18,15 @@ app = typer.Typer(
 )
 
 for _function in (
+    demo.demo,
     check.check,
+    compile.compile,
+    execute.run,
+    execute.profile,
     look.inspect,
     look.diff,
     look.opt,
+    bench.bench,
     listing.ops,
     listing.passes,
     listing.targets,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ldsnn_compiler.cli.common import Answer
 
 
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Any:
     from rich.table import Table
 
     table = Table(show_lines=False)
@@ -36,7 +37,7 @@ def ops() -> Answer:
         data.append(
             {"name": op.name, "kind": op.kind, "operands": [least, most], "attributes": attributes, "doc": op.doc}
         )
-    neurons = [
+    neurons: list[dict[str, Any]] = [
         {
             "name": t.name,
             "parameters": {k: p.default for k, p in t.params.items()},
@@ -62,7 +63,7 @@ def passes() -> Answer:
     from ldsnn_compiler.pipeline import passes as known
     from ldsnn_compiler.pipeline.base import options
 
-    data = [
+    data: list[dict[str, Any]] = [
         {
             "name": name,
             "exact": kind.exact,

@@ -23,7 +23,7 @@ from ldsnn_compiler.cli.common import (
     Timesteps,
     note,
 )
-from ldsnn_compiler.cli.models import ModelOptions, graph_inputs, kind_of, open_data, open_graph, open_module
+from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_data, open_graph, open_module
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def inspect(
     schedule: ScheduleFile = None,
 ) -> Answer:
     """Print the IR with timesteps, density and cost per node; with --data densities are measured."""
+    from ldsnn_compiler.evaluate import full_layout
     from ldsnn_compiler.inspect import cost_table, costs_json, node_costs
     from ldsnn_compiler.inspect import dot as dot_text
     from ldsnn_compiler.ir.text import graph_text
@@ -59,11 +60,11 @@ def inspect(
     if pipeline is not None or schedule is not None:
         run_passes(graph, pipeline, schedule, ())
     given = open_data(data)
-    inputs = graph_inputs(graph, given.report[0][: limit or SAMPLES]) if given else ()
+    inputs = (full_layout(graph, given.report[0][: limit or SAMPLES]),) if given else ()
     costs = node_costs(graph, *inputs)
-    for path, text in ((dot, dot_text), (svg, svg_text)):
+    for path, draw in ((dot, dot_text), (svg, svg_text)):
         if path is not None:
-            _write(path, text(graph, costs))
+            _write(path, draw(graph, costs))
     text = graph_text(graph, hashes=False)
     data_out = {"name": graph.name, "stage": graph.stage, "base_timesteps": graph.base_timesteps}
     return Answer({**data_out, "nodes": costs_json(costs), "ir": text}, (text, cost_table(costs)))
@@ -104,19 +105,25 @@ def opt(
 
 
 def run_passes(graph: Graph, pipeline: str | None, schedule: Path | None, instruments: Any) -> list[str]:
-    """Run a textual pipeline (default: the exact ones and the schedule, in their usual order) on a graph, in place."""
-    from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+    """Run a textual pipeline on a graph, in place; by default the compiler's own, as far as it applies to its stage."""
+    from ldsnn_compiler.evaluate import with_schedule
+    from ldsnn_compiler.pipeline import run_pipeline
+    from ldsnn_compiler.schedule import Schedule
 
-    text = pipeline if pipeline is not None else _default_pipeline(schedule)
-    passes = parse_pipeline(text)
+    chosen = Schedule.read(schedule) if schedule is not None else None
+    passes = with_schedule(pipeline if pipeline is not None else _default_pipeline(graph), chosen)
     run_pipeline(graph, passes, instruments)
     return [str(p) for p in passes]
 
 
-def _default_pipeline(schedule: Path | None) -> str:
-    from ldsnn_compiler.pipeline import default_pipeline
+def _default_pipeline(graph: Graph) -> str:
+    from ldsnn_compiler.driver import DEFAULT_PIPELINE
 
-    return str(default_pipeline(schedule=schedule))
+    if graph.stage != "traced":
+        hint = "say which passes: --pipeline canonicalize,dead-code"
+        message = f"the compiler's own passes start from a traced graph, this one is {graph.stage}"
+        raise LdsnnError(Problem(message, where=graph.name, hint=hint))
+    return DEFAULT_PIPELINE
 
 
 def pass_instruments(dump_dir: Path | None, time_passes: bool) -> tuple[list[Any], Any]:

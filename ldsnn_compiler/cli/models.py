@@ -147,19 +147,6 @@ def _parsed_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def graph_inputs(graph: Graph, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Samples ``[N, ...]`` as the interpreter's ``[T, N, *shape]`` input."""
-    if len(graph.inputs) != 1:
-        raise LdsnnError(f"data serve networks of one input, this one has {len(graph.inputs)}")
-    node = graph.inputs[0]
-    shaped = x[None] if node["time"] == "static" else x.transpose(0, 1)
-    if tuple(shaped.shape[2:]) != node.type.shape or shaped.shape[0] != node.type.timesteps:
-        expected = (*([node.type.timesteps] if node["time"] != "static" else []), *node.type.shape)
-        message = f"samples of shape {tuple(x.shape[1:])} do not fit the network's input {tuple(expected)}"
-        raise LdsnnError(Problem(message, where=node.path or node.name))
-    return (shaped,)
-
-
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
     """Python warnings of the front end become lines on stderr."""

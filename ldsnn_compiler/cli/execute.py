@@ -1,0 +1,210 @@
+"""``ldsnn run`` and ``profile``: a model on data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ldsnn_compiler.cli.common import (
+    Answer,
+    Batch,
+    Convert,
+    Data,
+    Limit,
+    Model,
+    Pipeline,
+    ScheduleFile,
+    Sequence,
+    Shape,
+    Target,
+    Threads,
+    Timesteps,
+    note,
+    parse_batch,
+)
+from ldsnn_compiler.cli.compile import compile_graph
+from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_data, open_graph, open_module
+from ldsnn_compiler.errors import LdsnnError, Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ldsnn_compiler.ir.graph import Graph
+    from ldsnn_compiler.results import Latency, Row
+    from ldsnn_compiler.runtime import Compiled
+
+ByInterpreter = Annotated[bool, typer.Option("--interpreter", help="run the graph, not compiled code")]
+Repeats = Annotated[int, typer.Option("--repeats", min=1, help="timed calls")]
+Work = Annotated[
+    bool, typer.Option("--work/--no-work", help="count work with the interpreter (slow on large networks)")
+]
+
+
+def run(
+    model: Model,
+    data: Data = None,
+    interpreter: ByInterpreter = False,
+    work: Work = True,
+    schedule: ScheduleFile = None,
+    target: Target = "native",
+    batch: Batch = "1",
+    threads: Threads = None,
+    timesteps: Timesteps = None,
+    convert: Convert = False,
+    sequence: Sequence = False,
+    pipeline: Pipeline = None,
+    limit: Limit = None,
+    repeats: Repeats = 20,
+) -> Answer:
+    """Run a model on the report split: accuracy, agreement with the PyTorch model, work, latency."""
+    from ldsnn_compiler.results import Report, machine_name
+
+    size = parse_batch(batch)
+    options = ModelOptions(model, timesteps, convert, data, None, sequence)
+    given = open_data(data, "run")
+    assert given is not None
+    x, y = (part[:limit] if part is not None else None for part in given.report)
+    assert x is not None
+    if interpreter:
+        graph = open_graph(options)
+        if schedule is not None or pipeline is not None:
+            _schedule(graph, schedule, pipeline)
+        found, used, board = [_interpreted(graph, x, y, options)], threads or _torch_threads(), "interpreter"
+    else:
+        compiled = _compiled(options, schedule, target, size, threads, pipeline)
+        found = [_compiled_row(compiled, x, y, options, work, repeats)]
+        used, board = compiled.settings.threads, compiled.settings.board.name
+    name = model.rpartition("/")[2]
+    report = Report(name, board, "fp32", machine_name(), used, found, {"samples": len(x), "data": given.note})
+    return Answer(report.to_json(), (report.table(), f"{len(x)} samples, {given.note}"))
+
+
+def _schedule(graph: Graph, schedule: Path | None, pipeline: str | None) -> None:
+    from ldsnn_compiler.cli.look import run_passes
+
+    run_passes(graph, pipeline, schedule, ())
+
+
+def _torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _interpreted(graph: Graph, x: Tensor, y: Tensor | None, options: ModelOptions) -> Row:
+    from ldsnn_compiler.evaluate import interpreted, row
+
+    note(f"running {len(x)} samples with the interpreter")
+    scores, counter = interpreted(graph, x)
+    return row("interpreter", graph, scores, counter, y, _reference(options, x))
+
+
+def _compiled_row(
+    compiled: Compiled, x: Tensor, y: Tensor | None, options: ModelOptions, work: bool, repeats: int
+) -> Row:
+    from ldsnn_compiler.evaluate import compiled_scores, interpreted, row
+
+    note(f"running {len(x)} samples")
+    scores = compiled_scores(compiled, x)
+    counter = interpreted(compiled.graph, x)[1] if work else None
+    return row("ldsnn", compiled.graph, scores, counter, y, _reference(options, x), _latency(compiled, x, repeats))
+
+
+def _latency(compiled: Compiled, x: Tensor, repeats: int) -> Latency:
+    """Of one call with a full batch (one sample where the batch is open)."""
+    from ldsnn_compiler.evaluate import user_layout
+    from ldsnn_compiler.results import measure
+
+    one = user_layout(compiled.graph, _filled(x, compiled.settings.batch or 1))
+    return measure({"call": lambda: compiled(one)}, repeats)["call"]
+
+
+def _filled(x: Tensor, batch: int) -> Tensor:
+    """The first ``batch`` samples, the data repeated if there are fewer."""
+    return x.repeat(-(-batch // len(x)), *[1] * (x.ndim - 1))[:batch]
+
+
+def _reference(options: ModelOptions, x: Tensor) -> Tensor | None:
+    """The PyTorch model's scores, where MODEL is one that runs all its timesteps in a call."""
+    if kind_of(options.model) != "factory":
+        return None
+    from ldsnn_compiler.evaluate import module_scores
+
+    module, _ = open_module(options)
+    if options.timesteps is not None and not options.convert and not hasattr(module, "timesteps"):
+        return None
+    return module_scores(module, x, options.sequence)
+
+
+def _compiled(
+    options: ModelOptions, schedule: Path | None, target: str, batch: int | None, threads: int | None,
+    pipeline: str | None,
+) -> Compiled:  # fmt: skip
+    """The bundle, or the model compiled now."""
+    if kind_of(options.model) == "bundle":
+        from ldsnn_compiler.runtime import load
+
+        if schedule is not None or pipeline is not None:
+            hint = "compile the model again"
+            raise LdsnnError(Problem("a bundle is compiled already", where=options.model, hint=hint))
+        return load(options.model)
+    return compile_graph(open_graph(options), schedule, target, batch, threads, options.data, pipeline)
+
+
+def profile(
+    model: Model,
+    data: Data = None,
+    schedule: ScheduleFile = None,
+    target: Target = "native",
+    batch: Batch = "1",
+    threads: Threads = None,
+    timesteps: Timesteps = None,
+    convert: Convert = False,
+    shape: Shape = None,
+    sequence: Sequence = False,
+    pipeline: Pipeline = None,
+    repeats: Repeats = 20,
+) -> Answer:
+    """Say where the time goes: per region time, density, synaptic updates and neurons evaluated, on the first
+    samples."""
+    from ldsnn_compiler.evaluate import user_layout
+
+    size = parse_batch(batch)
+    options = ModelOptions(model, timesteps, convert, data, shape, sequence)
+    given = open_data(data, "profile")
+    assert given is not None
+    compiled = _compiled(options, schedule, target, size, threads, pipeline)
+    one = user_layout(compiled.graph, _filled(given.report[0], compiled.settings.batch or 1))
+    found = compiled.profile(one, repeats=repeats)
+    whole = f"a call of batch {compiled.settings.batch or 1}: {found.latency_ms:.3f} ms, "
+    whole += f"interquartile range {found.latency_ms_iqr:.3f} ms, {compiled.settings.threads} threads"
+    return Answer({"model": model, **found.to_json()}, (_regions(found), _layers(found), whole))
+
+
+def _regions(found: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(title="regions")
+    for title in ("region", "module", "kernel", "ms", "share", "nodes"):
+        table.add_column(title, justify="right" if title in ("ms", "share") else "left")
+    total = sum(r.ms for r in found.regions) or 1.0
+    for r in found.regions:
+        table.add_row(r.name, r.path, r.kernel, f"{r.ms:.4f}", f"{r.ms / total:.1%}", " ".join(r.nodes))
+    return table
+
+
+def _layers(found: Any) -> Any:
+    from rich.table import Table
+
+    from ldsnn_compiler.results import amount
+
+    table = Table(title="layers, per sample")
+    for title in ("node", "op", "T", "density", "input density", "synaptic updates", "neurons"):
+        table.add_column(title, justify="left" if title in ("node", "op") else "right")
+    for x in found.layers:
+        shares = (f"{x['density']:.1%}", f"{x['input_density']:.1%}")
+        work = (amount(x["synaptic_updates"] or None), amount(x["neurons_evaluated"] or None))
+        table.add_row(x["name"], x["op"], str(x["timesteps"]), *shares, *work)
+    return table

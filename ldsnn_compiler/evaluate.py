@@ -1,0 +1,143 @@
+"""Running networks on data: scores in batches, accuracy, agreement and work as result rows, densities for the
+compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.interp.module import Interpreter
+from ldsnn_compiler.interp.work import WorkCounter
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.results import Latency, Row, wilson
+from ldsnn_compiler.schedule import Schedule, neuron_layers
+
+if TYPE_CHECKING:
+    from ldsnn_compiler.runtime import Compiled
+
+CHUNK = 50
+"""Samples that the interpreter, or a network of open batch, is given at a time."""
+
+
+def user_layout(graph: Graph, x: Tensor) -> Tensor:
+    """Samples ``[N, ...]`` as the network's caller passes them: time before the batch if its input is a sequence.
+
+    Raises:
+        LdsnnError: the network has several inputs, or the samples do not have its input's shape.
+    """
+    if len(graph.inputs) != 1:
+        raise LdsnnError(f"data serve networks of one input, this one has {len(graph.inputs)}")
+    node = graph.inputs[0]
+    static = node["time"] == "static"
+    expected = node.type.shape if static else (node.type.timesteps, *node.type.shape)
+    if tuple(x.shape[1:]) != expected:
+        message = f"samples of shape {tuple(x.shape[1:])} do not fit the network's input {expected}"
+        raise LdsnnError(Problem(message, where=node.path or node.name))
+    return x if static else x.transpose(0, 1)
+
+
+def full_layout(graph: Graph, x: Tensor) -> Tensor:
+    """Samples ``[N, ...]`` as ``[T, N, *shape]``."""
+    shown = user_layout(graph, x)
+    return shown[None] if graph.inputs[0]["time"] == "static" else shown
+
+
+def scores(output: Any) -> Tensor:
+    """Class scores ``[N, classes]`` from what a network answers: the first output, averaged over time if it has any."""
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first if first.ndim == 2 else first.mean(0).flatten(1)
+
+
+def compiled_scores(compiled: Compiled, x: Tensor) -> Tensor:
+    """Scores of all samples ``[N, ...]``; a last batch that is too small is filled up with copies and cut again."""
+    size, found = compiled.settings.batch or CHUNK, []
+    for part in x.split(size):
+        missing = size - len(part) if compiled.settings.batch else 0
+        filled = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
+        found.append(scores(compiled(user_layout(compiled.graph, filled)))[: len(part)])
+    return torch.cat(found)
+
+
+def interpreted(graph: Graph, x: Tensor) -> tuple[Tensor, WorkCounter]:
+    """Scores of all samples and the work they took, from the interpreter."""
+    interpreter, counter = Interpreter(graph), WorkCounter(graph)
+    interpreter.observers.append(counter)
+    with torch.no_grad():
+        found = [scores(interpreter(user_layout(graph, part))) for part in x.split(CHUNK)]
+    return torch.cat(found), counter
+
+
+def row(
+    name: str, graph: Graph, given: Tensor, work: WorkCounter | None, labels: Tensor | None,
+    reference: Tensor | None = None, latency: Latency | None = None,
+) -> Row:  # fmt: skip
+    """A result row from scores ``given`` ``[N, classes]``; ``reference`` are the scores that predictions should agree
+    with."""
+    predicted, layers = given.argmax(1), neuron_layers(graph)
+    totals = work.totals() if work is not None else {}
+    right = None if labels is None else int((predicted == labels).sum())
+    return Row(
+        name,
+        timesteps={path: node.type.timesteps for path, node in layers.items()},
+        levels={path: node.type.signal.levels or 0 for path, node in layers.items()},
+        accuracy=None if right is None else right / len(given),
+        accuracy_ci95=None if right is None else wilson(right, len(given)),
+        agreement=None if reference is None else float((predicted == reference.argmax(1)).float().mean()),
+        synaptic_updates=totals.get("synaptic_updates"),
+        synaptic_updates_weighted=totals.get("synaptic_updates_weighted"),
+        neurons_evaluated=totals.get("neurons_evaluated"),
+        sum_timesteps=sum(node.type.timesteps for node in layers.values()),
+        latency_ms=None if latency is None else latency.median,
+        latency_ms_iqr=None if latency is None else latency.iqr,
+    )
+
+
+def measured_density(graph: Graph, x: Tensor, schedule: Schedule | None = None) -> dict[str, float]:
+    """Non-zero share of every value of the graph as it is scheduled, by node name, on samples ``[N, ...]``.
+
+    What :func:`ldsnn_compiler.compile` takes as ``density``: without it, kernels are chosen by a guess.
+    """
+    from ldsnn_compiler.driver import DEFAULT_PIPELINE
+
+    before_kernels = DEFAULT_PIPELINE.partition(",select-kernels")[0]
+    scheduled = graph.clone()
+    run_pipeline(scheduled, with_schedule(before_kernels, schedule))
+    return interpreted(scheduled, x)[1].densities()
+
+
+def with_schedule(pipeline: str, schedule: Schedule | None) -> tuple[Any, ...]:
+    """The passes of a pipeline, its ``assign-timesteps`` with that schedule."""
+    from ldsnn_compiler.passes.assign_timesteps import AssignTimesteps
+
+    passes = parse_pipeline(pipeline)
+    if schedule is None:
+        return passes
+    return tuple(AssignTimesteps.of(schedule) if isinstance(p, AssignTimesteps) else p for p in passes)
+
+
+def module_scores(module: torch.nn.Module, x: Tensor, sequence: bool = False) -> Tensor:
+    """Scores of a PyTorch network that runs all its timesteps in one call, its state reset before each batch."""
+    return torch.cat([scores(part) for part in _module_outputs(module, x, sequence)])
+
+
+def _module_outputs(module: torch.nn.Module, x: Tensor, sequence: bool) -> Iterator[Any]:
+    for part in x.split(CHUNK):
+        reset(module)
+        with torch.no_grad():
+            yield module(part.transpose(0, 1) if sequence else part)
+    reset(module)
+
+
+def reset(module: torch.nn.Module) -> None:
+    """Neurons back to their initial state, where a library keeps it in its modules (SpikingJelly, snnTorch)."""
+    for each in module.modules():
+        for name in ("reset", "reset_mem"):
+            method: Callable[[], object] | None = getattr(each, name, None)
+            if callable(method) and each is not module:
+                method()
+                break

@@ -41,7 +41,9 @@ VARIANTS: dict[str, Callable[..., nn.Module]] = {
         beta=torch.tensor(0.625), learn_beta=True, threshold=torch.tensor(0.75), learn_threshold=True, **kw
     ),
     "leaky_per_neuron": lambda **kw: snntorch.Leaky(beta=PER_NEURON, threshold=PER_NEURON.flip(0) + 0.25, **kw),
-    "leaky_per_neuron_prompt": lambda **kw: snntorch.Leaky(beta=PER_NEURON, threshold=PER_NEURON, reset_delay=False, **kw),
+    "leaky_per_neuron_prompt": lambda **kw: snntorch.Leaky(
+        beta=PER_NEURON, threshold=PER_NEURON, reset_delay=False, **kw
+    ),
     "leaky_graded": lambda **kw: snntorch.Leaky(beta=0.5, graded_spikes_factor=2.5, reset_delay=False, **kw),
     "leaky_graded_below_zero": lambda **kw: snntorch.Leaky(beta=0.5, graded_spikes_factor=-0.5, **kw),
     "leaky_graded_per_neuron": lambda **kw: snntorch.Leaky(
@@ -161,7 +163,9 @@ def test_parameters_broadcast_as_in_torch(shape: tuple[int, ...]) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(2, 4, 3, bias=False)
-            self.lif = snntorch.Leaky(beta=0.5 + 0.25 * dyadic(*shape, seed=4), threshold=1 + 0.5 * dyadic(*shape, seed=5))
+            self.lif = snntorch.Leaky(
+                beta=0.5 + 0.25 * dyadic(*shape, seed=4), threshold=1 + 0.5 * dyadic(*shape, seed=5)
+            )
 
         def forward(self, x: Tensor) -> Any:
             mem = self.lif.init_leaky()

@@ -1,4 +1,4 @@
-"""Hand-written time loops: every way of writing one gives the graph of its single step and the library's own results."""
+"""Hand-written time loops: every way of writing one gives the graph of its single step, and the library's results."""
 
 from __future__ import annotations
 
@@ -96,9 +96,15 @@ def stacks(m: Any, x: Tensor) -> Any:
         rows.append(spk.unsqueeze(0))
     spk_rec, mem_rec = torch.stack(spikes), torch.stack(membranes, dim=0)
     return {
-        "spikes": spk_rec, "membranes": mem_rec, "sum": spk_rec.sum(0), "mean": spk_rec.mean(dim=0), "last": mem_rec[-1],
-        "largest": mem_rec.max(0)[0], "joined": torch.cat(rows, dim=0), "second_axis": torch.stack(spikes, 1).sum(1),
-    }  # fmt: skip
+        "spikes": spk_rec,
+        "membranes": mem_rec,
+        "sum": spk_rec.sum(0),
+        "mean": spk_rec.mean(dim=0),
+        "last": mem_rec[-1],
+        "largest": mem_rec.max(0)[0],
+        "joined": torch.cat(rows, dim=0),
+        "second_axis": torch.stack(spikes, 1).sum(1),
+    }
 
 
 def lists(m: Any, x: Tensor) -> Any:
@@ -161,9 +167,18 @@ def one_neuron_twice(m: Any, x: Tensor) -> Any:
 
 
 STATIC = [
-    sum_from_zero, sum_from_the_first, sum_into_zeros, sum_of_currents, python_sum, running_maximum, stacks, lists, two_loops,
-    sequence_between_loops, after_the_loop,
-]  # fmt: skip
+    sum_from_zero,
+    sum_from_the_first,
+    sum_into_zeros,
+    sum_of_currents,
+    python_sum,
+    running_maximum,
+    stacks,
+    lists,
+    two_loops,
+    sequence_between_loops,
+    after_the_loop,
+]
 
 
 @pytest.mark.parametrize("forward", STATIC, ids=lambda f: f.__name__)
@@ -237,7 +252,7 @@ def test_a_sequence_in_a_loop(forward: Any) -> None:
 
 def test_a_state_of_its_own_makes_a_second_neuron_refused_by_name() -> None:
     """One module may hold two states in snnTorch, one here."""
-    with pytest.raises(Exception, match="lif1.*is called again"):
+    with pytest.raises(Exception, match=r"lif1.*is called again"):
         trace(Written(one_neuron_twice, leaky), dyadic(2, 4))
 
 
@@ -276,9 +291,15 @@ class Around(nn.Module):
 
 def test_a_loop_around_a_spikingjelly_network() -> None:
     net = nn.Sequential(
-        layer.Conv2d(1, 4, 3, padding=1, bias=False), layer.BatchNorm2d(4), neuron.IFNode(v_reset=None), layer.MaxPool2d(2),
-        layer.Flatten(), layer.Dropout(0.5), layer.Linear(36, 5), neuron.LIFNode(tau=2.0),
-    )  # fmt: skip
+        layer.Conv2d(1, 4, 3, padding=1, bias=False),
+        layer.BatchNorm2d(4),
+        neuron.IFNode(v_reset=None),
+        layer.MaxPool2d(2),
+        layer.Flatten(),
+        layer.Dropout(0.5),
+        layer.Linear(36, 5),
+        neuron.LIFNode(tau=2.0),
+    )
     model = make_dyadic(Around(net, 16)).eval()
     graph = agree(model, dyadic(2, 1, 6, 6, seed=2), reset=functional.reset_net)
     assert graph.base_timesteps == 16

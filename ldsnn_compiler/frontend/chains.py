@@ -77,10 +77,15 @@ class Chains:
             if step == len(chain.calls) - 1:
                 return chain
             message = f"continues the state of step {step}, which step {step + 1} has used already"
-            self.problems.append(Problem(message, hint=CARRY, **at(node, self.root)))
+            self._report(Problem(message, hint=CARRY, **at(node, self.root)))
         elif not all(self.is_zero(value) for _, value in states):
-            self.problems.append(self._odd_state(node, states))
+            self._report(self._odd_state(node, states))
         return None
+
+    def _report(self, problem: Problem) -> None:
+        """Keep a problem once for each place: what is wrong in one step is usually wrong in all."""
+        if not any((p.where, p.kind) == (problem.where, problem.kind) for p in self.problems):
+            self.problems.append(problem)
 
     def _returned(self, value: Any, index: int) -> fx.Node | None:
         """The stateful call whose result number ``index`` this is."""
@@ -116,12 +121,15 @@ class Chains:
         return value.target in ZEROS
 
     def uneven(self) -> list[Problem]:
-        """One problem for every chain that is not as long as the loop."""
-        return [self._uneven(c) for c in self.all if len(c.calls) != self.timesteps]
+        """One problem for every module whose chains are not as long as the loop."""
+        odd = {c.module: c for c in self.all if len(c.calls) != self.timesteps}
+        return [self._uneven(c) for c in odd.values()]
 
     def _uneven(self, chain: Chain) -> Problem:
         steps, fresh = len(chain.calls), sum(c.module == chain.module for c in self.all)
-        message = f"is called {steps} time{'s' * (steps > 1)} while the loop has {self.timesteps} timesteps"
+        longest = next(c.module for c in self.all if len(c.calls) == self.timesteps)
+        often = f"{steps} time{'s' * (steps > 1)}"
+        message = f"is called {often} in a loop of {self.timesteps} timesteps, as often as {longest} is"
         if steps == 1 and chain.explicit and fresh > 1:
             message = f"starts from a fresh state in each of its {fresh} calls, in a loop of {self.timesteps} timesteps"
         return Problem(message, hint="call every neuron once in each timestep", **at(chain.calls[-1], self.root))

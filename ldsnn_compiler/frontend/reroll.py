@@ -38,7 +38,7 @@ STATEFUL: Final = frozenset(
     }
 )
 _WRONG_READING: Final = 1000
-"""Weight of a reading of the example whose timesteps are not those of the loop: any other says more about the model."""
+"""Weight of a reading of the example as a sequence that the loop does not index: it says nothing about the model."""
 _REDUCTIONS: Final[dict[str, Callable[..., Any]]] = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax}
 
 
@@ -78,7 +78,7 @@ def reroll(traced: fx.GraphModule, ctx: Context) -> None:
     try:
         ctx.steps(unrolled.timesteps)
     except Refused:
-        ctx.time_problems += _WRONG_READING
+        ctx.time_problems += -1 if unrolled.reads_timesteps else _WRONG_READING
         return
     traced.graph = graph
 
@@ -175,7 +175,7 @@ class _Body:
         return Problem(message, hint="use all timesteps or the last", **at(family.node, self.loop.root))
 
     def _is_whole(self, family: Family) -> bool:
-        """Whether a family belongs into the loop: it has a value in every step, or is part of what a neuron returned."""
+        """Whether a family belongs into the loop: it has a value in every step, or is a part of a neuron call."""
         if len(family.steps) == self.last + 1:
             return True
         source = family.args[0] if family.moving and family.node.target in self.parts else None

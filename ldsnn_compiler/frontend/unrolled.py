@@ -67,10 +67,17 @@ class Unrolled:
     def evaluate(self) -> None:
         """Give every node its value."""
         self.problems += self.chains.uneven()
+        if self.problems:
+            return
         self._selects = self._time_selects()
         for node in self.graph.nodes:
             if node.op != "output":
                 self.values[node] = self._value(node)
+
+    @property
+    def reads_timesteps(self) -> bool:
+        """Whether the loop takes step after step of something."""
+        return bool(self._selects)
 
     def value_of(self, argument: Any) -> Any:
         """The value of a node; anything else is itself."""
@@ -120,8 +127,7 @@ class Unrolled:
             what = describe(operand.family.node, self.root)
             return Problem(f"takes the running {operand.op} of {what}", hint=CARRY, **at(node, self.root))
         if isinstance(operand, At) and operand.step != step:
-            what = describe(operand.family.node, self.root)
-            message = f"step {step} takes the value of {what} in step {operand.step}"
+            message = f"step {step} takes a value of {self._origin(operand.family)} in step {operand.step}"
             return Problem(message, hint=CARRY, **at(node, self.root))
         if isinstance(first, Broken) or key(first) == key(operand):
             return None
@@ -156,7 +162,7 @@ class Unrolled:
             return None
         if left.family is right.family:
             return Running(op, right.family, right.step)
-        if isinstance(left, At):
+        if isinstance(left, At) and left.family.node.target != right.family.node.target:
             return None
         difference = self._difference(At(left.family, left.step), right)
         message = f"the {op} over time differs in step {right.step} from the steps before: {difference}"
@@ -236,7 +242,7 @@ class Unrolled:
             what = describe(running.family.node, self.root)
             message = f"reads the running {running.op} of {what} in step {running.step}, before the loop is over"
         else:
-            named = [f"step {v.step} of {describe(v.family.node, self.root)}" for v in moving]
+            named = [f"step {v.step} of {self._origin(v.family)}" for v in moving]
             message = f"mixes {' and '.join(dict.fromkeys(named))}"
         return Problem(message, hint=CARRY, **at(node, self.root))
 
@@ -251,6 +257,16 @@ class Unrolled:
                         return self._difference(x, y)
                     return f"{self._name(a)} became {self._name(b)} with {y!r} in place of {x!r}"
         return f"{self._name(a)} became {self._name(b)}"
+
+    def _origin(self, family: Family) -> str:
+        """The neuron call, or the index into the input, that a family's values come from."""
+        waiting = [family]
+        while waiting:
+            found = waiting.pop()
+            if found.node in self.chains.place or found.time_axis is not None:
+                return describe(found.node, self.root)
+            waiting += [v.family for v in leaves((found.args, found.kwargs)) if isinstance(v, At)]
+        return describe(family.node, self.root)
 
     def _name(self, value: Any) -> str:
         named = isinstance(value, Fixed | At | Running | Stacked)

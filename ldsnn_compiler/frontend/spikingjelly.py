@@ -15,6 +15,7 @@ and ``backend`` make no difference to the forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib.metadata import version
 from typing import Any
 
@@ -124,6 +125,7 @@ def import_izhikevich(m: Any, ctx: Context, x: Any) -> Traced:
 def wrapped(importer: ModuleImporter) -> ModuleImporter:
     """The importer of a ``layer.*`` wrapper: in multi-step mode it sees ``[T, N, ...]`` step by step."""
 
+    @wraps(importer)
     def run(m: Any, ctx: Context, x: Any) -> Traced:
         leads = (SEQUENCE,) if m.step_mode == "m" else ((BATCH,), (FOLDED,))
         return importer(m, ctx, x, leads=leads)  # type: ignore[no-any-return]

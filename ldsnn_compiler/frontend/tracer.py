@@ -44,7 +44,14 @@ class Imported:
     notes: tuple[Problem, ...]
 
 
-def trace(model: nn.Module, example: Example, timesteps: int | None = None, *, name: str = "net") -> Graph:
+def trace(
+    model: nn.Module,
+    example: Example,
+    timesteps: int | None = None,
+    *,
+    name: str = "net",
+    sequence: bool | None = None,
+) -> Graph:
     """Import a spiking network.
 
     Args:
@@ -54,11 +61,13 @@ def trace(model: nn.Module, example: Example, timesteps: int | None = None, *, n
         timesteps: needed if the model does one timestep a call; a static example is then held for that many. A model
             that sets them itself, by repeating its input or by a sequence example, need not be told.
         name: name of the graph.
+        sequence: whether the example is ``[T, N, ...]``; None finds out from what the model does with it, and asks if
+            both would do.
 
     Raises:
         ImportRefused: listing everything that cannot be imported.
     """
-    result = import_model(model, example, timesteps, name=name)
+    result = import_model(model, example, timesteps, name=name, sequence=sequence)
     if result.problems:
         raise ImportRefused(result.problems)
     for note in result.notes:
@@ -73,6 +82,7 @@ def import_model(
     *,
     name: str = "net",
     extra: tuple[FrontEnd, ...] = (),
+    sequence: bool | None = None,
 ) -> Imported:
     """As :func:`trace`, but problems and notes are returned. ``extra`` tables serve this import only and go first."""
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
@@ -80,16 +90,27 @@ def import_model(
     if problems:
         return Imported(Graph(name), tuple(problems), ())
     tables = Tables((*extra, *front_ends()))
+    readings = [r for r in READINGS if sequence is None or r.sequence == sequence]
     tried: list[Context] = []
-    for reading in READINGS:
+    for reading in readings:
         ctx = _import(tables, model, examples, timesteps, reading, name)
-        if ctx is None:
-            continue
-        if not ctx.problems:
-            return Imported(ctx.graph, (), tuple(ctx.notes))
-        tried.append(ctx)
-    best = min(tried, key=lambda c: (c.time_problems, -len(c.graph)))
+        if ctx is not None:
+            tried.append(ctx)
+        if ctx is not None and not ctx.problems and not reading.stepping:
+            break
+    fitting = [c for c in tried if not c.problems]
+    if len(fitting) > 1:
+        return Imported(Graph(name), (_ambiguous(examples[0]),), ())
+    if not tried:
+        return Imported(Graph(name), (Problem("cannot be a sequence [T, N, ...]", where="example"),), ())
+    best = min(tried, key=lambda c: (bool(c.problems), c.time_problems, -len(c.graph)))
     return Imported(best.graph, tuple(best.problems), tuple(best.notes))
+
+
+def _ambiguous(example: torch.Tensor) -> Problem:
+    shape, hint = tuple(example.shape), "say sequence=True or sequence=False"
+    message = f"its shape {shape} may be a batch of {shape[0]} or a sequence of {shape[0]} timesteps"
+    return Problem(message, where="example", hint=hint)
 
 
 def _check_arguments(model: Any, examples: tuple[Any, ...], timesteps: Any) -> list[Problem]:
@@ -97,27 +118,20 @@ def _check_arguments(model: Any, examples: tuple[Any, ...], timesteps: Any) -> l
     if not isinstance(model, nn.Module):
         problems.append(Problem(f"a torch.nn.Module is needed, not {type(model).__name__}", where="the model"))
     for i, example in enumerate(examples):
-        if (
-            not isinstance(example, torch.Tensor)
-            or not example.is_floating_point()
-            or not all(example.shape)
-            or not example.ndim
-        ):
-            found = (
-                f"{example.dtype} {tuple(example.shape)}"
-                if isinstance(example, torch.Tensor)
-                else type(example).__name__
-            )
-            problems.append(
-                Problem(
-                    f"a non-empty floating-point tensor with a batch axis is needed, not {found}", where=f"example {i}"
-                )
-            )
+        if not _is_usable(example):
+            is_tensor = isinstance(example, torch.Tensor)
+            found = f"{example.dtype} {tuple(example.shape)}" if is_tensor else type(example).__name__
+            message = f"a non-empty floating-point tensor with a batch axis is needed, not {found}"
+            problems.append(Problem(message, where=f"example {i}"))
     if not examples:
         problems.append(Problem("at least one input is needed", where="example"))
     if timesteps is not None and (not isinstance(timesteps, int) or isinstance(timesteps, bool) or timesteps < 1):
         problems.append(Problem(f"a positive whole number is needed, not {timesteps!r}", where="timesteps"))
     return problems
+
+
+def _is_usable(example: Any) -> bool:
+    return isinstance(example, torch.Tensor) and example.is_floating_point() and example.ndim > 0 and all(example.shape)
 
 
 def _import(

@@ -1,0 +1,112 @@
+"""From predictions to truth: evaluate along a predicted frontier, then improve the best by local moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ldsnn_compiler.search.cost import Cost
+from ldsnn_compiler.search.criterion import Criterion
+from ldsnn_compiler.search.evaluate import Figures
+from ldsnn_compiler.search.knapsack import Selection
+from ldsnn_compiler.search.model import Model
+from ldsnn_compiler.search.options import Space
+from ldsnn_compiler.search.session import Session
+
+Picks = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A schedule with its true figures."""
+
+    picks: Picks
+    figures: Figures
+    cost: float
+
+
+@dataclass
+class Explorer:
+    """True evaluations of one space; ``seen`` holds all of them."""
+
+    session: Session
+    space: Space
+    criterion: Criterion
+    cost: Cost
+    seen: dict[Picks, Point]
+
+    def look(self, wanted: Sequence[Picks], phase: str, base: Picks | None = None) -> list[Point]:
+        """Evaluate these picks (each once)."""
+        new = [p for p in dict.fromkeys(wanted) if p not in self.seen]
+        start = None if base is None else self.space.schedule(base)
+        figures = self.session.evaluate([self.space.schedule(p) for p in new], phase, start) if new else []
+        self.seen |= {p: Point(p, f, f.cost(self.cost)) for p, f in zip(new, figures, strict=True)}
+        return [self.seen[p] for p in wanted]
+
+    @property
+    def best(self) -> Point | None:
+        """The cheapest point that is good enough."""
+        good = [p for p in self.seen.values() if self.criterion.met(p.figures)]
+        return min(good, key=lambda p: (p.cost, p.figures.loss, p.picks), default=None)
+
+    def follow(self, selections: Sequence[Selection], width: int, rounds: int) -> None:
+        """Evaluate ``width`` points spread over a predicted frontier, then as many between the cheapest that is good
+        enough and the next cheaper one, and so on."""
+        left = list(selections)
+        for _ in range(rounds):
+            if not left:
+                return
+            spread = sorted({round(i * (len(left) - 1) / max(1, width - 1)) for i in range(width)})
+            points = self.look([left[i].picks for i in spread], "candidates")
+            good = [i for i, point in zip(spread, points, strict=True) if self.criterion.met(point.figures)]
+            last = max(good, default=-1)
+            following = min((i for i in spread if i > last), default=len(left))
+            left = left[last + 1 : following]
+
+    def improve(self, model: Model, start: Point, width: int, rounds: int, patience: int = 2) -> Point:
+        """Greedy local moves: the cheapest move that stays good enough, until ``patience`` batches bring none."""
+        current, misses = start, 0
+        for _ in range(rounds):
+            moves = [p for p in _moves(model, self.space, current.picks) if p not in self.seen][:width]
+            if not moves or misses == patience:
+                break
+            points = self.look(moves, "refinement", base=current.picks)
+            better = [p for p in points if self.criterion.met(p.figures) and p.cost < current.cost]
+            misses = 0 if better else misses + 1
+            current = min(better, key=lambda p: (p.cost, p.figures.loss, p.picks), default=current)
+        return current
+
+
+def _moves(model: Model, space: Space, picks: Picks) -> list[Picks]:
+    """Cheaper neighbours by prediction, least loss per saving first: one group cheaper, or one cheaper and another
+    better."""
+    loss, cost = model.loss(picks), model.cost(picks)
+    single = {p for g in range(len(picks)) for p in _changed(picks, g, range(len(space.groups[g].choices)))}
+    near = [_changed(picks, g, _near(model, picks, g)) for g in range(len(picks))]
+    double = {
+        tuple(b[i] if b[i] != picks[i] else a[i] for i in range(len(picks)))
+        for g, first in enumerate(near)
+        for second in near[g + 1 :]
+        for a in first
+        for b in second
+    }
+    ranked = []
+    for each in single | double:
+        saving, more = cost - model.cost(each), model.loss(each) - loss
+        if saving > 0:
+            ranked.append((more / saving if more > 0 else -saving / cost, each))
+    return [each for _, each in sorted(ranked)]
+
+
+def _changed(picks: Picks, g: int, options: Sequence[int]) -> list[Picks]:
+    return [picks[:g] + (o,) + picks[g + 1 :] for o in options if o != picks[g]]
+
+
+def _near(model: Model, picks: Picks, g: int, reach: int = 2) -> list[int]:
+    """The options of a group next to the present one, cheaper and dearer, on its own frontier."""
+    options = range(len(model.losses[g]))
+    value = {o: (model.cost(picks[:g] + (o,) + picks[g + 1 :]), float(model.losses[g][o])) for o in options}
+    front = [o for o in options if not any(value[p] < value[o] and value[p][1] <= value[o][1] for p in options)]
+    cheaper = sorted((o for o in front if value[o][0] < value[picks[g]][0]), key=lambda o: -value[o][0])
+    dearer = sorted((o for o in front if value[o][0] > value[picks[g]][0]), key=lambda o: value[o][0])
+    return cheaper[:reach] + dearer[:reach]

@@ -29,7 +29,7 @@ _OTHER_CODES = "encode outside the model and give it the sequence, or use rate, 
 
 def poisson(ctx: Context, x: Traced) -> Traced:
     """Spikes drawn anew in every timestep of ``x``."""
-    seed = getattr(ctx, "seed", 0) + sum(n["code"] == "poisson" for n in ctx.graph.of("encode"))
+    seed = ctx.tables.seed + sum(n["code"] == "poisson" for n in ctx.graph.of("encode"))
     return ctx.layer("encode", x, code="poisson", seed=seed)
 
 
@@ -95,7 +95,7 @@ def latency(
         raise ctx.refuse(
             f"of {threshold} moves late spikes from timestep {last} to {int(latest)}",
             attribute="threshold",
-            hint="use threshold=0",
+            hint="use a smaller one, such as 1e-6",
         )
     held = x.like(ctx.hold(x.value), SEQUENCE)
     return ctx.layer("encode", held, code="latency")
@@ -137,7 +137,7 @@ def latency_encoder(m: Any, ctx: Context, operand: Any = None) -> Traced:
     source = x.value.node
     if source.op.name != "resample" or source.operands[0].type.timesteps != 1:
         raise ctx.refuse(
-            "encodes the first timestep of a sequence and ignores the others", time=True, hint="give it a static input"
+            "encodes the first timestep of a sequence and ignores the others", hint="give it a static input"
         )
     if ctx.timesteps != m.T:
         raise ctx.refuse(f"is {m.T}, in a run of {ctx.timesteps} timesteps", attribute="T", hint="use the same number")

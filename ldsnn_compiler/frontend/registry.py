@@ -138,11 +138,12 @@ def _load_plugins() -> None:
 class Tables:
     """The tables of several front ends looked up as one, for one import.
 
+    ``seed``: of the first encoder.
     ``traced``: graphs of modules whose forward did not ask for sizes, so that every reading of the example shares them.
     """
 
-    def __init__(self, parts: tuple[FrontEnd, ...]) -> None:
-        self.parts = parts
+    def __init__(self, parts: tuple[FrontEnd, ...], seed: int = 0) -> None:
+        self.parts, self.seed = parts, seed
         self.traced: dict[tuple[Any, ...], fx.Graph] = {}
 
     def is_leaf(self, module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from torch import fx, nn
 
 from ldsnn_compiler.errors import Problem
 from ldsnn_compiler.frontend.context import Context, Refused
+from ldsnn_compiler.frontend.encoders import bernoulli
 from ldsnn_compiler.frontend.families import At, Broken, Family, Fixed, Running, Stacked, at, describe, mapped, ranges
 from ldsnn_compiler.frontend.registry import FrontEnd, FunctionImporter
 from ldsnn_compiler.frontend.traced import BATCH, TIME, Traced, leaves
@@ -250,4 +251,7 @@ def front_end() -> FrontEnd:
         sequence_of: _import_sequence_of,
         held: _import_held,
     }
-    return FrontEnd("time loops", functions=markers, normalisers=(reroll,))
+    draws: dict[Callable[..., Any], FunctionImporter] = {torch.bernoulli: bernoulli}
+    return FrontEnd(
+        "time loops", functions={**markers, **draws}, methods={"bernoulli": bernoulli}, normalisers=(reroll,)
+    )

@@ -51,6 +51,7 @@ def trace(
     *,
     name: str = "net",
     sequence: bool | None = None,
+    seed: int = 0,
 ) -> Graph:
     """Import a spiking network.
 
@@ -63,11 +64,13 @@ def trace(
         name: name of the graph.
         sequence: whether the example is ``[T, N, ...]``; None finds out from what the model does with it, and asks if
             both would do.
+        seed: of the first Poisson encoder's random numbers, which are our own: they agree with the library's in
+            distribution, not sample by sample. Further encoders count up from it.
 
     Raises:
         ImportRefused: listing everything that cannot be imported.
     """
-    result = import_model(model, example, timesteps, name=name, sequence=sequence)
+    result = import_model(model, example, timesteps, name=name, sequence=sequence, seed=seed)
     if result.problems:
         raise ImportRefused(result.problems)
     for note in result.notes:
@@ -83,13 +86,14 @@ def import_model(
     name: str = "net",
     extra: tuple[FrontEnd, ...] = (),
     sequence: bool | None = None,
+    seed: int = 0,
 ) -> Imported:
     """As :func:`trace`, but problems and notes are returned. ``extra`` tables serve this import only and go first."""
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
     problems = _check_arguments(model, examples, timesteps)
     if problems:
         return Imported(Graph(name), tuple(problems), ())
-    tables = Tables((*extra, *front_ends()))
+    tables = Tables((*extra, *front_ends()), seed)
     readings = [r for r in READINGS if sequence is None or r.sequence == sequence]
     tried: list[Context] = []
     for reading in readings:

@@ -37,7 +37,35 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "plif_soft": lambda **kw: neuron.ParametricLIFNode(init_tau=2.0, v_reset=None, **kw),
     "plif_hard": lambda **kw: neuron.ParametricLIFNode(init_tau=3.0, v_reset=0.0, **kw),
     "plif_no_decay": lambda **kw: neuron.ParametricLIFNode(init_tau=3.0, decay_input=False, v_reset=-0.5, **kw),
+    "cuba_lif_hard": lambda **kw: in_mode(neuron.CUBALIFNode(v_reset=0.125), **kw),
+    "cuba_lif_soft": lambda **kw: in_mode(neuron.CUBALIFNode(c_decay=0.3, v_threshold=1.0, v_reset=None), **kw),
+    "izhikevich": lambda **kw: neuron.IzhikevichNode(tau=2.0, a=0.5, b=0.25, tau_w=4.0, **kw),
+    "izhikevich_uneven": lambda **kw: neuron.IzhikevichNode(
+        tau=1.5, a0=0.5, a=0.3, b=0.2, tau_w=3.0, v_reset=-0.1, **kw
+    ),
 }
+
+STATE = {"i": "c"}
+"""State variables that SpikingJelly calls otherwise."""
+
+
+def in_mode(node: nn.Module, step_mode: str = "s") -> nn.Module:
+    """For classes whose constructor does not take the step mode."""
+    node.step_mode = step_mode
+    return node
+
+
+class Zoo(nn.Module):
+    """Every neuron variant behind one convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layer.Conv2d(2, 4, 3)
+        self.neurons = nn.ModuleDict({name: make() for name, make in NEURONS.items()})
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        current = self.conv(x)
+        return [node(current) for node in self.neurons.values()]
 
 
 def run_both(model: nn.Module, x: Tensor, timesteps: int | None = None) -> tuple[Any, Any, Interpreter]:
@@ -69,7 +97,8 @@ def same_state(interpreter: Interpreter, model: nn.Module) -> None:
     nodes = [n for n in interpreter.graph.of("neuron")]
     assert nodes
     for node in nodes:
-        assert torch.equal(interpreter.state[node.name]["v"], model.get_submodule(node.path).v), node.path
+        for variable, value in interpreter.state[node.name].items():
+            assert torch.equal(value, getattr(model.get_submodule(node.path), STATE.get(variable, variable))), node.path
 
 
 def conv_net(make: Callable[..., nn.Module], step_mode: str = "m") -> nn.Module:
@@ -106,3 +135,23 @@ def test_single_step_neuron(name: str) -> None:
         ours = interpreter(x)
     assert torch.equal(theirs, ours)
     same_state(interpreter, model)
+
+
+@pytest.mark.slow
+def test_compiled_code_equals_spikingjelly() -> None:
+    from ldsnn_compiler.driver import compile
+
+    model, x = make_dyadic(Zoo()), dyadic(STEPS, 3, 2, 6, 6)
+    with torch.no_grad():
+        theirs = [torch.stack(steps) for steps in zip(*(model(step) for step in x), strict=True)]
+    states = {name: dict(node.named_memories()) for name, node in model.neurons.items()}
+    functional.reset_net(model)
+    compiled = compile(trace(model, x, STEPS), batch=3)
+    compiled.reset()
+    streamed = [torch.cat(parts) for parts in zip(compiled.step(x[:23]), compiled.step(x[23:]), strict=True)]
+    for name, expected, whole, parts in zip(NEURONS, theirs, compiled(x), streamed, strict=True):
+        assert 0.01 < float(expected.mean()) < 0.99, name
+        assert torch.equal(expected, whole), name
+        assert torch.equal(expected, parts), name
+        state = compiled.state[f"neurons.{name}"]
+        assert state.keys() and all(torch.equal(v, states[name][STATE.get(k, k)]) for k, v in state.items()), name

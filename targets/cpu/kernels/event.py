@@ -6,6 +6,8 @@ one addition; the product with a count is exact whenever the sum of as many sing
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
@@ -13,6 +15,9 @@ from ldsnn_compiler.targets.cpu.kernels import tir
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, first_word, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import Task, reached, steps, summed, window
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
+
+#: floats in a cache line
+LINE = 16
 
 
 class EventConv:
@@ -61,11 +66,34 @@ class EventConv:
             with T.serial(y_first, y_end) as y, T.serial(x_first, x_end) as x:
                 at, pixel = tir.let(self._input_pixel(y, x, ky, kx)), (y - task.y0) * columns + (x - task.x0)
                 with T.serial(steps(task.spec, source)) as step:
-                    self._load((step, pixel))
-                    with T.serial(summed(task.spec, source)) as part:
-                        time = step * summed(task.spec, source) + part
-                        self._walk(time, at, ky * source.kernel[1] + kx, (s * slab, slab))
-                    self._save(step, pixel)
+                    if task.spec.tuning.prefetch:
+                        visits = (y_end - y_first) * (x_end - x_first) * steps(task.spec, source)
+                        visit = ((y - y_first) * (x_end - x_first) + (x - x_first)) * steps(task.spec, source) + step
+                        self._prefetch(ky * source.kernel[1] + kx, s * slab, slab, visit, visits)
+                    with self._if_any(step, at, s, slab):
+                        self._load((step, pixel))
+                        with T.serial(summed(task.spec, source)) as part:
+                            time = step * summed(task.spec, source) + part
+                            self._walk(time, at, ky * source.kernel[1] + kx, (s * slab, slab))
+                        self._save(step, pixel)
+
+    def _prefetch(self, tap: Expr, number: Expr, slab: int, visit: Expr, visits: Expr) -> None:
+        """This visit's share of the slab ``prefetch`` slabs ahead; weights lie in the order in which slabs are used."""
+        spec = self.task.spec
+        ahead, lines = slab * spec.tuning.prefetch, min(slab, self._word_count) * WORD * spec.block // LINE
+        share = tir.let(tirx.floordiv(lines + visits - 1, visits))
+        with T.serial(share) as i:
+            line = visit * share + i
+            row, column = (number + ahead) * WORD + line * LINE // spec.block, line * LINE % spec.block
+            tir.prefetch(self.weights, self.task.block, tap, row, column)
+
+    def _if_any(self, time: Expr, at: Expr, number: Expr, slab: int) -> AbstractContextManager[None]:
+        """Leave the accumulators alone where the only word is empty, as at low densities most are."""
+        if slab > 1 or summed(self.task.spec, self.source) > 1:
+            return nullcontext()
+        first = first_block_word(self.task.spec, self.source, self.task.block)
+        word = _union([self._load_word(time, k, at, first, number) for k in range(self.source.planes)])
+        return tir.when(word != tir.u64(0))
 
     @property
     def _word_count(self) -> int:
@@ -98,10 +126,7 @@ class EventConv:
             number = tir.let(begin + w) if part else w
             with tir.when(True if whole else number < self._word_count):
                 planes = [tir.let(self._load_word(time, k, at, first, number)) for k in range(source.planes)]
-                union = planes[0]
-                for plane in planes[1:]:
-                    union = union | plane
-                tir.store(self.word, union, 0)
+                tir.store(self.word, _union(planes), 0)
                 with T.While(self.word[0] != tir.u64(0)):
                     self._add_row(planes, tap, number)
                     tir.store(self.word, self.word[0] & (self.word[0] - tir.u64(1)), 0)
@@ -122,6 +147,14 @@ class EventConv:
             weights = self.weights[task.block, tap, row, task.span(v)]
             sums = self.sums[v, tir.ramp(0, lanes)]
             tir.store(self.sums, sums + (weights if count is None else weights * count), v, tir.ramp(0, lanes))
+
+
+def _union(planes: list[Expr]) -> Expr:
+    """Channels with any event."""
+    union = planes[0]
+    for plane in planes[1:]:
+        union = union | plane
+    return union
 
 
 def _count(planes: list[Expr], bit: Expr) -> Expr:

@@ -43,6 +43,12 @@ def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
     T.buffer_store(buffer, value, list(index))
 
 
+def prefetch(buffer: Buffer, *index: Expr) -> None:
+    """Ask for a cache line; an address past the buffer's end is harmless."""
+    read, keep, data = (tirx.const(value, "int32") for value in (0, 3, 1))
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", tirx.address_of(buffer[index]), read, keep, data))
+
+
 def let(value: Expr) -> Expr:
     """Evaluate once, here."""
     return T.Bind(value)

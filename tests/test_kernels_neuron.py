@@ -1,0 +1,66 @@
+"""Every built-in neuron through the TIR emitter, against the interpreter, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from kernels_harness import check
+
+from ldsnn_compiler.ir.neuron import neuron, templates
+from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, Tuning
+
+#: not dyadic on purpose: roundings must happen where the program writes them
+VALUES = {"threshold": 1.1, "v_reset": -0.3, "v_min": -0.7, "reset_charge": 0.9, "spike_value": 0.5, "v_init": 0.2}
+OWN = {
+    "lif": {"tau": 3.0, "k": 0.3, "decay": 0.7, "v_rest": 0.1},
+    "alif": {"beta": 0.87, "rho": 0.93, "adapt_gain": 0.21},
+    "cuba_lif": {"alpha": 0.71, "beta": 0.83},
+    "izhikevich": {"tau": 2.3, "tau_w": 3.7, "a": 0.3, "b": 0.4, "a0": 0.9},
+    "leaky": {"beta": 0.91},
+    "li": {"beta": 0.91},
+}
+
+
+def variants(name: str) -> list[dict]:
+    """All combinations of the template's options that differ in kind."""
+    options = templates()[name].options
+    choices = {k: c.values or (0, 1, 3) for k, c in options.items()}
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+
+def build(name: str, options: dict, substeps: int = 1):
+    known = templates()[name].params
+    values = {k: v for k, v in {**VALUES, **OWN.get(name, {})}.items() if k in known}
+    return neuron(name, **values, **options).with_(substeps=substeps)
+
+
+def region(cell, timesteps: int, output: str, channels: int = 16) -> RegionSpec:
+    current = Source("current", channels, (1, 4), timesteps)
+    return RegionSpec(1, timesteps, channels, (1, 4), (current,), cell, output=output, state_io=True, membrane=True)
+
+
+CASES = [(name, i) for name in templates() for i in range(0, len(variants(name)), 24)]
+
+
+@pytest.mark.parametrize(("name", "start"), CASES)
+def test_every_variant(name: str, start: int) -> None:
+    for i, options in enumerate(variants(name)[start : start + 24]):
+        if i % 3 == start // 24 % 3 or len(CASES) < 12:
+            cell = build(name, options)
+            check(region(cell, 32, "bits" if cell.signal.is_bounded else "dense"), seed=i)
+
+
+@pytest.mark.parametrize("name", templates())
+def test_substeps(name: str) -> None:
+    for options in variants(name)[:2]:
+        cell = build(name, options, substeps=4)
+        for output in ("bits", "dense"):
+            if output == "dense" or cell.signal.is_bounded:
+                check(region(cell, 5, output, channels=10))
+
+
+def test_narrow_vectors_keep_the_rounding() -> None:
+    for lanes in (4, 8):
+        spec = region(build("leaky", {}), 64, "bits")
+        check(RegionSpec(**{**spec.__dict__, "tuning": Tuning(lanes=lanes, block=64)}))

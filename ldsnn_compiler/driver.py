@@ -53,6 +53,7 @@ def compile(
     module path. ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
     """
     machine = board(target)
+    machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
     if batch is not None and batch < 1:
         raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
     if threads is not None and threads < 1:
@@ -65,13 +66,11 @@ def compile(
         if schedule is None
         else Schedule.read(schedule).text()
     )
-    passes = [_completed(p, text, machine, density) for p in parse_pipeline(pipeline or DEFAULT_PIPELINE)]
+    passes = [_completed(p, text, machine, density) for p in parse_pipeline(DEFAULT_PIPELINE if pipeline is None else pipeline)]
     started = perf_counter()
     tell("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)
-    settings = Settings(
-        machine, batch, threads or min(machine.cores, thread_pool.available()), "fp32", pipeline_text(passes), text
-    )
+    settings = Settings(machine, batch, machine.cores, "fp32", pipeline_text(passes), text)
     passed = perf_counter()
     plans = [plan(lowered, machine, entry) for entry in ENTRIES]
     module = build(

@@ -33,17 +33,26 @@ def relax_module(plans: Sequence[Plan], batch: int | None, progress: Progress | 
 
     builder = relax.BlockBuilder()
     functions: dict[Hashable, Any] = {}
-    names: set[str] = set()
+    names = symbols(plans)
     kernels = {k.key: k for plan in plans for k in plan.kernels}
     for done, (key, kernel) in enumerate(kernels.items()):
         if progress:
             progress(kernel.name, done, len(kernels))
-        name = _unique(kernel.name, names)
         function = kernel.build(batch).without_attr("global_symbol")
-        functions[key] = builder.add_func(function, name)
+        functions[key] = builder.add_func(function, names[key])
     for plan in plans:
         _entry(builder, plan, functions, batch)
     return builder.finalize()
+
+
+def symbols(plans: Sequence[Plan]) -> dict[Hashable, str]:
+    """The name of each kernel's function in the library, by key."""
+    taken: set[str] = set()
+    names: dict[Hashable, str] = {}
+    for kernel in (k for plan in plans for k in plan.kernels):
+        if kernel.key not in names:
+            names[kernel.key] = _unique(kernel.name, taken)
+    return names
 
 
 def _entry(builder: Any, plan: Plan, functions: dict[Hashable, Any], batch: int | None) -> None:

@@ -43,7 +43,9 @@ class Compiled:
     :meth:`step` goes on by granules of ``graph.granule`` base steps and keeps :attr:`state`; it equals one run over them.
     """
 
-    def __init__(self, graph: Graph, settings: Settings, library: Library, report: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, graph: Graph, settings: Settings, library: Library, report: Mapping[str, Any] | None = None
+    ) -> None:
         """Bundles and the driver call this."""
         import tvm
         from tvm import relax
@@ -111,9 +113,7 @@ class Compiled:
         each = [int(granule / n.type.dt) for n in nodes]
         self._check(given, [count * steps for steps in each], self._batch)
         self._begin(data.one_batch(given, nodes))
-        answers = [
-            self._one([x[k * s : (k + 1) * s] for x, s in zip(given, each, strict=True)]) for k in range(count)
-        ]
+        answers = [self._one([x[k * s : (k + 1) * s] for x, s in zip(given, each, strict=True)]) for k in range(count)]
         readouts = self._after_readout()
         return tuple(
             parts[-1] if node.name in readouts else torch.cat(parts)

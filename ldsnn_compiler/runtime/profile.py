@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldsnn_compiler.interp.work import count_work
+from ldsnn_compiler.targets.build import symbols
 
 if TYPE_CHECKING:
     from ldsnn_compiler.runtime.compiled import Compiled
@@ -64,34 +65,50 @@ def _seconds(function: Any, arguments: Sequence[Any]) -> float:
 
 
 def _regions(compiled: Compiled, function: Any, arguments: Sequence[Any], repeats: int) -> tuple[RegionTime, ...]:
-    """Median time of each kernel call; the machine calls them in the plan's order."""
+    """Median time of each kernel. TVM turns conversions that move nothing into views: those took no time."""
     kernels = compiled.plans["run"].kernels
-    runs: list[list[float]] = []
-    current: list[float] = []
+    names = symbols([compiled.plans[entry] for entry in compiled.plans])
+    expected = [names[k.key] for k in kernels]
+    runs = [_aligned(expected, calls) for calls in _calls(compiled, function, arguments, repeats)]
+    graph = compiled.graph
+    found = []
+    for i, kernel in enumerate(kernels):
+        nodes = [graph.node(n) for n in kernel.nodes]
+        kinds = {n.placement.kernel for n in nodes if n.placement}
+        how = next((kind for kind in ("event", "dense") if kind in kinds), "plain")
+        path = next((n.path for n in reversed(nodes) if n.path), "")
+        found.append(RegionTime(kernel.name, how, kernel.nodes, path, median(run[i] for run in runs) * 1e3))
+    return tuple(found)
+
+
+def _calls(compiled: Compiled, function: Any, arguments: Sequence[Any], repeats: int) -> list[list[tuple[str, float]]]:
+    """(symbol, seconds) of every kernel call of every run."""
+    runs: list[list[tuple[str, float]]] = []
     started = 0.0
 
     def instrument(func: Any, symbol: str, before: bool, result: Any, *given: Any) -> int:
         nonlocal started
-        if not symbol.startswith("vm.builtin"):
-            if before:
-                started = perf_counter()
-            else:
-                current.append(perf_counter() - started)
+        now = perf_counter()
+        if before:
+            started = now
+        else:
+            runs[-1].append((symbol, now - started))
         return 0
 
     compiled.vm.set_instrument(instrument)
     try:
         for _ in range(repeats):
-            current = []
+            runs.append([])
             function(*arguments)
-            runs.append(current)
     finally:
         compiled.vm.set_instrument(lambda *ignored: 0)
-    graph = compiled.graph
-    placed = [next((p.kernel for n in k.nodes if (p := graph.node(n).placement)), "plain") for k in kernels]
-    times = [median(run[i] for run in runs) * 1e3 for i in range(len(kernels))]
-    paths = [next((graph.node(n).path for n in reversed(k.nodes) if graph.node(n).path), "") for k in kernels]
-    return tuple(
-        RegionTime(k.name, how, k.nodes, path, ms)
-        for k, how, path, ms in zip(kernels, placed, paths, times, strict=True)
-    )
+    return runs
+
+
+def _aligned(expected: Sequence[str], calls: Sequence[tuple[str, float]]) -> list[float]:
+    """Seconds of each expected call, 0 where it was not made."""
+    rest = [call for call in calls if call[0] in set(expected)]
+    times = []
+    for name in expected:
+        times.append(rest.pop(0)[1] if rest and rest[0][0] == name else 0.0)
+    return times

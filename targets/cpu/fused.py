@@ -18,6 +18,7 @@ from ldsnn_compiler.ir.graph import Node, Value
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.cpu import forms, kernels
+from ldsnn_compiler.targets.cpu.kernels import tune
 from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, max_pool, sum_pool
 from ldsnn_compiler.targets.lower import Lowering
 from ldsnn_compiler.targets.plan import BATCH, Buffer, State
@@ -138,7 +139,7 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
         per_channel=tuple(k for k, v in tensors.items() if v.ndim == 1),
         per_neuron=tuple(k for k, v in tensors.items() if v.ndim != 1),
     )
-    return replace(spec, tuning=tuning(spec, low.board))
+    return tuned(spec, low.board)
 
 
 def _sized(low: Lowering, given: _Input) -> kernels.Source:
@@ -149,9 +150,9 @@ def _sized(low: Lowering, given: _Input) -> kernels.Source:
     return replace(given.source, kernel=pair(weight.shape[2:], 1))
 
 
-def tuning(spec: kernels.RegionSpec, board: Board) -> kernels.Tuning:
-    """Loop structure for a board: vectors as wide as its registers."""
-    return kernels.Tuning(lanes=min(16, max(4, board.lanes())))
+def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:
+    """The region with the loop structure that suits a board."""
+    return tune.tuned(spec, board.cores, min(16, max(4, board.lanes())), board.l2_kib * 1024)
 
 
 def _nameless(neuron: Neuron) -> Neuron:

@@ -44,6 +44,15 @@ def test_closed_with_as_many_levels_as_steps_is_exact_for_held_input_without_sat
     assert torch.equal(run(graph)[0], run(graded, inputs_of(graph))[0])
 
 
+def test_the_least_membrane_is_divided_like_the_threshold() -> None:
+    """8 steps of -1/2, clamped at -1, then 8 of +1/2: the clamp must hold in the graded neuron's units as well."""
+    net = Net(16)
+    graph = net.output(net.resample(net.neuron(net.input((1,)), neuron("if", floor=True, v_min=-1.0)), 8))
+    data = (torch.cat([torch.full((8, 1, 1), -0.5), torch.full((8, 1, 1), 0.5)]),)
+    graded = _assigned(graph, sn=LayerSchedule(2, 8))
+    assert run(graph, data)[0].flatten().tolist() == run(graded, data)[0].flatten().tolist() == [0.0, 0.375]
+
+
 def test_thresholds_per_channel_are_divided_into_levels() -> None:
     net = Net(8)
     threshold = net.graph.tensor("sn.threshold", torch.tensor([1.0, 2.0, 1.0, 4.0]))

@@ -101,8 +101,9 @@ def scaled(value: float | TensorRef, factor: float | Fraction, what: str) -> flo
 
 
 def per_level(neuron: Neuron, levels: int) -> dict[str, Any]:
-    """Threshold, reset charge, initial membrane and spike value divided into ``levels`` equal charges."""
-    names = [n for n in ("threshold", "reset_charge", "v_init", "spike_value") if n in neuron.params]
+    """Threshold, reset charge, initial and least membrane and spike value divided into ``levels`` equal charges."""
+    charges = ("threshold", "reset_charge", "v_init", "v_min", "spike_value")
+    names = [n for n in charges if n in neuron.params]
     return {n: scaled(neuron.params[n], Fraction(1, levels), n) for n in names}
 
 
@@ -116,7 +117,9 @@ def leaky_oneshot(neuron: Neuron, levels: int, gain: float, unit: float) -> Neur
     step the spikes fell, and what a hard reset would have discarded.
     """
     charge = neuron.params["reset_charge" if neuron.options["own_reset_charge"] else "threshold"]
+    least = {"v_min": scaled(neuron.params["v_min"], 1 / unit, "v_min")} if neuron.options["floor"] else {}
     return neuron.with_(
+        None,
         reset="soft",
         reset_time="now",
         max_count=levels,
@@ -125,4 +128,5 @@ def leaky_oneshot(neuron: Neuron, levels: int, gain: float, unit: float) -> Neur
         reset_charge=scaled(charge, gain / levels / unit, "reset charge"),
         v_init=scaled(neuron.params["v_init"], 1 / unit, "v_init"),
         spike_value=scaled(neuron.params["spike_value"], 1 / levels, "spike_value"),
+        **least,
     )

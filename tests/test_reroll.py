@@ -17,9 +17,10 @@ pytestmark = [pytest.mark.snntorch, pytest.mark.spikingjelly]
 
 try:
     import snntorch
+    from snntorch import utils
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 except ModuleNotFoundError:  # the markers skip every test of this file
-    snntorch = functional = layer = neuron = surrogate = None
+    snntorch = utils = functional = layer = neuron = surrogate = None
 
 
 def leaky(**kw: Any) -> nn.Module:
@@ -187,6 +188,63 @@ def test_a_static_input_in_a_loop(forward: Any) -> None:
     assert len(graph.of("neuron")) == 2
     assert graph.base_timesteps == 8
     assert next(n for n in graph.of("linear") if n.path == "fc1").type.timesteps == 1
+
+
+def started_here(m: Any, x: Tensor) -> Any:
+    """States and records as in snnTorch's tutorials."""
+    mem1, mem2 = m.lif1.init_leaky(), m.lif2.init_leaky()
+    spikes, membranes = [], []
+    for _ in range(m.steps):
+        spk, mem1, mem2 = step(m, x, mem1, mem2)
+        spikes.append(spk)
+        membranes.append(mem2)
+    return torch.stack(spikes, dim=0), torch.stack(membranes).sum(0), spk, membranes
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("forward", [started_here, sum_from_zero, sum_into_zeros], ids=lambda f: f.__name__)
+def test_the_shortest_loops(forward: Any, steps: int) -> None:
+    """A state that forward starts itself says that there is a loop, even one of a single timestep."""
+    graph = agree(Written(forward, leaky, steps), 4 * dyadic(2, 4, seed=3))
+    assert graph.base_timesteps == steps
+
+
+def test_a_loop_of_one_timestep_over_a_sequence() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        mem1, mem2 = m.lif1.init_leaky(), m.lif2.init_leaky()
+        for t in range(x.size(0)):
+            spk, mem1, mem2 = step(m, x[t], mem1, mem2)
+        return spk, mem2
+
+    agree(Written(forward, leaky), 4 * dyadic(1, 2, 4, seed=3))
+
+
+def test_a_sequential_with_hidden_states_in_a_loop() -> None:
+    """snnTorch's other idiom: ``utils.reset``, and a last layer that returns its membrane."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.Conv2d(1, 4, 3),
+                nn.MaxPool2d(2),
+                leaky(init_hidden=True),
+                nn.Flatten(),
+                nn.Linear(16, 5),
+                leaky(init_hidden=True, output=True),
+            )
+
+        def forward(self, x: Tensor) -> Any:
+            spk_rec, mem_rec = [], []
+            utils.reset(self.net)
+            for _ in range(8):
+                spk_out, mem_out = self.net(x)
+                spk_rec.append(spk_out)
+                mem_rec.append(mem_out)
+            return torch.stack(spk_rec), torch.stack(mem_rec)
+
+    graph = agree(make_dyadic(Net()), 2 * dyadic(3, 1, 6, 6, seed=4))
+    assert [n.path for n in graph.of("neuron")] == ["net.2", "net.5"]
 
 
 def by_index(m: Any, x: Tensor) -> Any:

@@ -67,8 +67,7 @@ def held(x: torch.Tensor) -> torch.Tensor:
 def reroll(traced: fx.GraphModule, ctx: Context) -> None:
     """Normaliser: replace an unrolled loop by its one step and tell the context the number of timesteps."""
     unrolled = Unrolled(traced.graph, traced, is_stateful)
-    if unrolled.timesteps == 1:
-        _without_states(unrolled, ctx)
+    if unrolled.timesteps == 1 and not _is_one_step(unrolled, ctx):
         return
     unrolled.evaluate()
     body = None if unrolled.problems else _Body(unrolled, _results_of_calls(ctx))
@@ -96,20 +95,19 @@ def _placed(problem: Problem, ctx: Context) -> Problem:
     return Problem(problem.message, where, problem.kind, problem.attribute, problem.hint)
 
 
-def _without_states(unrolled: Unrolled, ctx: Context) -> None:
-    """A forward without a loop: states that start at zero are dropped, they only fit a single timestep."""
+def _is_one_step(unrolled: Unrolled, ctx: Context) -> bool:
+    """Whether a forward that calls its neurons once is a loop of one timestep: it starts their states itself.
+
+    Otherwise it is single-step code, to be run for as many timesteps as the user says.
+    """
+    fresh = [chain for chain in unrolled.chains.all if chain.explicit]
     problems = list(unrolled.problems)
-    for chain in unrolled.chains.all:
-        call = chain.calls[0]
-        if chain.explicit:
-            call.args, call.kwargs = (call.args or tuple(call.kwargs.values()))[:1], {}
-            if ctx.timesteps not in (None, 1):
-                message = (
-                    f"starts from a fresh state in each call of forward, without a loop over {ctx.timesteps} timesteps"
-                )
-                hint = "loop inside forward, or set init_hidden=True and leave the state out"
-                problems.append(Problem(message, hint=hint, **at(call, unrolled.root)))
+    if not problems and ctx.timesteps not in (None, 1):
+        message = f"starts from a fresh state in each call of forward, without a loop over {ctx.timesteps} timesteps"
+        hint = "loop inside forward, or set init_hidden=True and leave the state out"
+        problems = [Problem(message, hint=hint, **at(chain.calls[0], unrolled.root)) for chain in fresh]
     ctx.problems += [_placed(p, ctx) for p in problems]
+    return bool(fresh) and not problems
 
 
 class _Body:
@@ -138,7 +136,12 @@ class _Body:
         """Results with lists of all timesteps as sequences."""
         if not isinstance(results, list | tuple):
             return results
-        if not is_recording(list(results)) or any(isinstance(r, Broken) for r in results):
+        recorded = isinstance(results, list) or self.last > 0
+        if (
+            not recorded
+            or not is_recording(list(results), self.last + 1)
+            or any(isinstance(r, Broken) for r in results)
+        ):
             return type(results)(self._recorded(r, output) for r in results)
         problem = self.loop.incomplete(list(results), output)
         return Broken(problem) if problem else Stacked(results[0].family, 0)

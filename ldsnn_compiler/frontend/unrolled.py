@@ -136,8 +136,6 @@ class Unrolled:
 
     def _combined(self, node: fx.Node) -> Value | None:
         """Running sums and maxima, their mean, stacks of all steps; None if the node is nothing of the kind."""
-        if self.timesteps == 1:
-            return None
         if node.target in _JOINS and node.args and isinstance(node.args[0], list | tuple):
             return self._joined(node, node.args[0])
         if len(node.args) != 2 or node.kwargs:
@@ -171,7 +169,7 @@ class Unrolled:
     def _joined(self, node: fx.Node, items: Any) -> Value | None:
         """``torch.stack`` of all steps, or ``torch.cat`` of steps that each got a new axis there."""
         values = [self.value_of(i) for i in items]
-        if not is_recording(values):
+        if not is_recording(values, self.timesteps):
             return None
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         if (problem := self.incomplete(values, node)) is not None:
@@ -290,6 +288,8 @@ def is_random(node: fx.Node) -> bool:
     return node.target in RANDOM or getattr(node.target, "__name__", "") == "rate_conv"
 
 
-def is_recording(values: list[Any]) -> bool:
-    """Whether a list collects values of several steps."""
+def is_recording(values: list[Any], timesteps: int) -> bool:
+    """Whether a list collects the values of several steps, or of the only one."""
+    if timesteps == 1:
+        return len(values) == 1 and isinstance(values[0], At)
     return len({v.step for v in values if isinstance(v, At)}) > 1 or any(isinstance(v, Broken) for v in values)

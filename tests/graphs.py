@@ -234,16 +234,13 @@ class _Draws:
         return self._plain(self.net.resample(y, total / steps, mode))
 
     def _plain(self, x: Value) -> Value:
-        """A per-step op or none."""
+        """A per-step op (a conv with its neuron) or none."""
         kind = self.one_of("none", "conv", "max", "scale")
         if kind == "conv":
-            return self._neuron_sometimes(self.net.conv(x, x.type.shape[0]))
+            return self._neuron(self.net.conv(x, x.type.shape[0]))
         if kind == "max" and x.type.shape[1] >= 4:
             return self.net.pool(x, "max")
         return self._scale(x) if kind == "scale" else x
-
-    def _neuron_sometimes(self, x: Value) -> Value:
-        return self._neuron(x)
 
     def ends(self, x: Value) -> list[Value]:
         """Outputs: logits read out in one of the usual ways, and sometimes the spikes as well."""
@@ -254,8 +251,3 @@ class _Draws:
         elif how != "sequence":
             logits = self.net.op("readout", logits, mode=how)
         return [logits, x] if self.one_of(True, False) else [logits]
-
-
-def neuron_nodes(graph: Graph) -> tuple[Node, ...]:
-    """The neuron layers, in order."""
-    return graph.of("neuron")

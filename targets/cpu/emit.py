@@ -78,7 +78,7 @@ def plain(low: Lowering, node: Node) -> None:
     operands = [low.read(o) for o in node.operands]
     tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of([node])}
     timed = node.op.kind == "scan" and low.carried
-    key = (node.op.name, _code(node), tuple(o.type for o in node.operands), low.steps(node.result), timed)
+    key = (node.op.name, _code(node), tuple(tensors.values()), tuple(o.type for o in node.operands), low.steps(node.result), timed)
     buffers = [low.canonical(o) for o in node.operands]
     call = low.graph.call(node)
     low.kernel(

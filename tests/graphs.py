@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from ldsnn_compiler.ir.graph import Graph, Node, Value
+from ldsnn_compiler.ir.graph import Graph, Value
 from ldsnn_compiler.ir.neuron import Neuron, neuron
 from ldsnn_compiler.ir.types import Stream
 

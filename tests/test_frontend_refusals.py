@@ -178,6 +178,19 @@ def test_other_precisions_are_noted() -> None:
     assert all(t.dtype == torch.float32 for t in graph.tensors.values())
 
 
+def test_forward_hooks_are_noted() -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    model[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.warns(UserWarning, match="0: Linear: has forward hooks"):
+        trace(model, torch.ones(1, 3))
+
+
+def test_torch_wrappers_of_weights() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)))
+    graph = trace(model, torch.ones(1, 3))
+    assert torch.equal(graph.tensors["0.weight"], model[0].weight)
+
+
 # ---- SpikingJelly
 
 

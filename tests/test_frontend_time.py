@@ -20,8 +20,9 @@ pytestmark = pytest.mark.spikingjelly
 
 try:
     from spikingjelly.activation_based import functional, layer, neuron
+    from spikingjelly.activation_based.functional import seq_to_ann_forward
 except ModuleNotFoundError:  # the marker skips every test of this file
-    functional = layer = neuron = None
+    functional = layer = neuron = seq_to_ann_forward = None
 
 T = 8
 Forward = Callable[[Any, Tensor], Any]
@@ -281,6 +282,16 @@ AROUND_MODULES: dict[str, tuple[Forward, Callable[[], dict[str, Any]]]] = {
             "c": layer.Conv2d(8, 2, (3, 2), padding=(0, 1), bias=False, step_mode="m"),
         },
     ),
+    "imported_by_name": (lambda m, x: m.sn(seq_to_ann_forward(x, m.conv)), lambda: {"conv": nn.Conv2d(1, 4, 3)}),
+    "operands_by_name": (lambda m, x: m.sn(m.conv(x=x)), lambda: {"conv": layer.Conv2d(1, 4, 3, step_mode="m")}),
+    "zeros_to_start_from": (
+        lambda m, x: m.sn(torch.zeros(x.shape[0], x.shape[1], 4, 6, 6) + m.conv(x)),
+        lambda: {"conv": layer.Conv2d(1, 4, 3, step_mode="m")},
+    ),
+    "ones_to_add": (
+        lambda m, x: m.sn(m.conv(x) - torch.ones(x.shape[0], x.shape[1], 4, 6, 6)),
+        lambda: {"conv": layer.Conv2d(1, 4, 3, step_mode="m")},
+    ),
     "python_sum": (
         lambda m, x: m.sn(sum([m.conv(x), x])),
         lambda: {"conv": layer.Conv2d(1, 1, 3, padding=1, step_mode="m")},
@@ -309,9 +320,17 @@ def test_static_layers_before_the_repeat_run_once() -> None:
     assert trace(model, static()).node("conv").type.timesteps == 1
 
 
+def _adding_up(m: Any, x: Tensor) -> Tensor:
+    out = torch.zeros(x.shape[1], 4, 6, 6)
+    for t in range(x.shape[0]):
+        out = out + m.sn(m.conv(x[t]))
+    return out / x.shape[0]
+
+
 LOOPS: dict[str, tuple[Forward, Callable[[], Tensor]]] = {
     "over_indices": (lambda m, x: torch.stack([m.sn(m.conv(x[t])) for t in range(x.shape[0])]), sequence),
     "over_steps": (lambda m, x: torch.stack([m.sn(m.conv(step)) for step in x]), sequence),
+    "adding_up": (_adding_up, sequence),
     "of_a_static_image": (lambda m, x: sum(m.sn(m.conv(x)) for _ in range(T)) / T, static),
 }
 

@@ -38,7 +38,7 @@ def add(ctx: Context, a: Any, b: Any, *, alpha: float = 1, out: Any = None) -> T
 
 def _add_constant(ctx: Context, x: Traced, constant: Any) -> Traced:
     value = torch.as_tensor(constant, dtype=torch.float32)
-    if not value.any() and value.numel() <= prod(x.sizes(ctx.batch)):
+    if not _distinct(value).any() and value.numel() <= prod(x.sizes(ctx.batch)):
         return x
     stream = x.value.type
     stored = ctx.graph.tensor(f"{ctx.site.path}.constant", _broadcast(ctx, x, value)[None])
@@ -48,9 +48,17 @@ def _add_constant(ctx: Context, x: Traced, constant: Any) -> Traced:
     return x.like(ctx.emit("add", x.value, held).result)
 
 
+def _distinct(value: torch.Tensor) -> torch.Tensor:
+    """One of each group of elements that an expanded tensor repeats."""
+    for dim, stride in enumerate(value.stride()):
+        if stride == 0:
+            value = value.narrow(dim, 0, 1)
+    return value
+
+
 def _broadcast(ctx: Context, x: Traced, value: torch.Tensor) -> torch.Tensor:
     """A constant of the model broadcast to the features of ``x``; one that differs over time or batch is refused."""
-    shape = x.value.type.shape
+    shape, value = x.value.type.shape, _distinct(value)
     extra = value.ndim - len(shape)
     if extra > 0 and prod(value.shape[:extra]) == 1:
         value = value.reshape(value.shape[extra:])
@@ -64,7 +72,7 @@ def _broadcast(ctx: Context, x: Traced, value: torch.Tensor) -> torch.Tensor:
 
 def sub(ctx: Context, a: Any, b: Any, *, alpha: float = 1) -> Traced:
     """``a - b`` as ``a + (-1) b``."""
-    negative = mul(ctx, b, -float(alpha)) if isinstance(b, Traced) else -alpha * b
+    negative = mul(ctx, b, -float(alpha)) if isinstance(b, Traced) else -alpha * _distinct(torch.as_tensor(b))
     return add(ctx, a, negative)
 
 
@@ -269,6 +277,16 @@ def dropout(ctx: Context, x: Any, p: float = 0.5, training: bool = True, inplace
     return x
 
 
+def filled(value: float) -> FunctionImporter:
+    """Importer of ``torch.zeros`` or ``torch.ones``: a constant of the size asked for that takes no memory."""
+
+    def importer(ctx: Context, *sizes: Any, **keywords: Any) -> torch.Tensor:
+        return torch.tensor(value).expand(reshaping.numbers(sizes or (keywords["size"],)))
+
+    importer.always = True  # type: ignore[attr-defined]
+    return importer
+
+
 def zeros_like(ctx: Context, x: Any, **keywords: Any) -> float:
     """A zero that sums start from."""
     return 0.0
@@ -366,6 +384,8 @@ FUNCTIONS: Mapping[Callable[..., Any], FunctionImporter] = {
     torch.cat: timing.cat,
     torch.concat: timing.cat,
     torch.concatenate: timing.cat,
+    torch.zeros: filled(0.0),
+    torch.ones: filled(1.0),
     torch.zeros_like: zeros_like,
     F.conv1d: conv,
     F.conv2d: conv,
@@ -404,7 +424,8 @@ METHODS: Mapping[str, FunctionImporter] = {
     "cuda": same,
     "type_as": same,
     "requires_grad_": same,
-    "new_zeros": lambda ctx, x, *sizes, **kw: torch.zeros(*sizes),
+    "new_zeros": lambda ctx, x, *sizes, **kw: filled(0.0)(ctx, *sizes),
+    "new_ones": lambda ctx, x, *sizes, **kw: filled(1.0)(ctx, *sizes),
 }
 
 REFUSED: Mapping[Any, str] = {
@@ -430,4 +451,5 @@ REFUSED: Mapping[Any, str] = {
 
 def front_end() -> FrontEnd:
     """Torch's functions and tensor methods."""
-    return FrontEnd("torch functions", functions=FUNCTIONS, methods=METHODS, refused=REFUSED)
+    made = ((torch, "zeros"), (torch, "ones"))
+    return FrontEnd("torch functions", functions=FUNCTIONS, methods=METHODS, refused=REFUSED, wrapped=made)

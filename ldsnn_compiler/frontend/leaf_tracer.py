@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import torch
 import torch.fx as fx
-import torch.utils._pytree as pytree
 from torch import nn
 
 from ldsnn_compiler.frontend.context import Context, TimestepsFound
@@ -55,6 +54,10 @@ class LeafTracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return SizeProxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        """Arguments of recorded calls; modules go by their paths."""
+        return ModulePath(self.path_of_module(a)) if isinstance(a, nn.Module) else super().create_arg(a)
 
     def create_proxy(
         self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *rest: Any, **more: Any
@@ -223,8 +226,7 @@ def _recorded(tracer: fx.Tracer, tables: Tables) -> Iterator[None]:
 def _recorder(tracer: fx.Tracer, original: Callable[..., Any]) -> Callable[..., Any]:
     def record(*args: Any, **kwargs: Any) -> Any:
         if any(isinstance(a, fx.Proxy) for a in (*args, *kwargs.values())):
-            named = pytree.tree_map_only(nn.Module, lambda m: ModulePath(tracer.path_of_module(m)), (args, kwargs))
-            return tracer.create_proxy("call_function", original, *named)
+            return tracer.create_proxy("call_function", original, args, kwargs)
         return original(*args, **kwargs)
 
     return record

@@ -71,6 +71,7 @@ class FrontEnd:
     ``methods``     tensor method name -> importer
     ``refused``     class or function -> what to do instead; subclasses are refused too
     ``leaves``      base classes whose instances are never traced into: without an importer they are refused by name
+    ``unknown``     what to do instead of such a one that no table names
     ``methods_kept`` the methods that an importer relies on
     ``state``       class -> {attribute: marker(call result)}: while tracing, reading that attribute after a call of the
                     module gives the marker's result, so that ``lif.v`` becomes a value of the graph
@@ -85,6 +86,7 @@ class FrontEnd:
     methods: Mapping[str, FunctionImporter] = field(default_factory=dict)
     refused: Mapping[Any, str] = field(default_factory=dict)
     leaves: tuple[type, ...] = ()
+    unknown: str = ""
     methods_kept: tuple[str, ...] = ("forward",)
     state: Mapping[type, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
     normalisers: tuple[Normaliser, ...] = ()
@@ -181,6 +183,10 @@ class Tables:
                 if key in part.modules and self._owner(what) is not None:
                     return None
         return None
+
+    def unknown(self, kind: type) -> str:
+        """What to do instead of a library's class that no table names."""
+        return next((p.unknown for p in self.parts if p.unknown and issubclass(kind, p.leaves)), "")
 
     def state(self, kind: type) -> Mapping[str, Callable[..., Any]]:
         """The state attributes of a module class that a model may read, with their markers."""

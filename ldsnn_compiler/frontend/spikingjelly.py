@@ -340,6 +340,7 @@ def front_end() -> FrontEnd:
         refused=REFUSED,
         methods_kept=_METHODS_KEPT,
         leaves=(base.MemoryModule, base.StepModule),
+        unknown="use IFNode, LIFNode or ParametricLIFNode and the ordinary layers",
         state={sj.BaseNode: {"v": membrane_after, "v_seq": membrane_sequence}},
         wrapped=((functional, "seq_to_ann_forward"), (functional, "multi_step_forward")),
     )

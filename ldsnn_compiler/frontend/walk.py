@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -53,9 +54,23 @@ def _leaf(ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwa
     with ctx.at(path or kind.__name__, path, kind.__name__):
         importer, refusal = ctx.tables.module(kind), ctx.tables.refusal(kind)
         if importer is None or refusal is not None:
-            ctx.report("cannot be imported", hint=refusal or _unknown_hint(kind))
+            ctx.report("cannot be imported", hint=refusal or ctx.tables.unknown(kind) or _unknown_hint(kind))
             return POISON
+        if module._forward_hooks or module._forward_pre_hooks:
+            ctx.note("has forward hooks, which are not imported")
+        args, kwargs = _positional(module, args, dict(kwargs))
         return attempt(ctx, ctx.tables.check(kind), importer, module, *args, **kwargs)
+
+
+def _positional(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Operands passed by name in their places, as far as none is left out before them."""
+    for name in list(inspect.signature(module.forward).parameters)[len(args) :] if kwargs else []:
+        if name not in kwargs:
+            break
+        args = (*args, kwargs.pop(name))
+    return args, kwargs
 
 
 def _unknown_hint(kind: type) -> str:

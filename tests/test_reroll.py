@@ -190,6 +190,18 @@ def test_a_static_input_in_a_loop(forward: Any) -> None:
     assert next(n for n in graph.of("linear") if n.path == "fc1").type.timesteps == 1
 
 
+def test_zeros_sized_by_the_input() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        mem1, mem2 = torch.zeros(x.size(0), 6, device=x.device), torch.zeros(x.shape[0], 6)
+        out = torch.zeros(x.shape[0], 6)
+        for _ in range(m.steps):
+            spk, mem1, mem2 = step(m, x.view(x.size(0), -1), mem1, mem2)
+            out = out + spk
+        return out
+
+    agree(Written(forward, leaky), 2 * dyadic(2, 2, 2, seed=3))
+
+
 def started_here(m: Any, x: Tensor) -> Any:
     """States and records as in snnTorch's tutorials."""
     mem1, mem2 = m.lif1.init_leaky(), m.lif2.init_leaky()

@@ -148,7 +148,8 @@ def wilson(successes: int, trials: int, z: float = Z95) -> Interval:
     share, spread = successes / trials, z * z / trials
     centre = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return (max(0.0, centre - half), min(1.0, centre + half))
+    # The share itself lies inside, whatever the rounding: all right means an upper bound of exactly 1.
+    return (max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 @dataclass(frozen=True)

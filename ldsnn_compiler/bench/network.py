@@ -204,7 +204,7 @@ def _normalise(layer: Layer, x: Tensor, dyadic: bool) -> None:
 def _threshold(drive: Tensor, network: Network) -> float:
     """The threshold at which the layer fires at the wanted rate, by bisection; on the dyadic grid if asked."""
     grid = 1 / 16 if network.dyadic else 0.0
-    low, high = 0.0, float(drive.max()) * 2 + 1.0
+    low, high = 0.0, float(drive.max()) * (network.timesteps + 1) + 1.0
     rate: Callable[[float], float] = lambda th: float(scan(drive, th, network.timesteps).mean())  # noqa: E731
     for _ in range(32):
         middle = (low + high) / 2

@@ -41,7 +41,8 @@ def our_peer(network: Network, threads: int, name: str = "ldsnn", dense: bool = 
         return list(spikes), scores
 
     _, work = count_work(compiled.graph, images[None])
-    extra = {"compile_seconds": sum(compiled.report["compile_seconds"].values()), "work": work.totals()}
+    seconds = sum(compiled.report["compile_seconds"].values())
+    extra = {"compile_seconds": seconds, "work": work.totals(), "graph": compiled.graph}
     return Peer(name, run, record, f"batch {len(images)}, {threads} threads", extra)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typer
 
-from ldsnn_compiler.cli import bench, check, compile, demo, execute, listing, look
+from ldsnn_compiler.cli import bench, check, compile, demo, execute, listing, look, optimize, report
 from ldsnn_compiler.cli.common import command
 
 app = typer.Typer(
@@ -21,12 +21,14 @@ for _function in (
     demo.demo,
     check.check,
     compile.compile,
+    optimize.optimize,
     execute.run,
     execute.profile,
     look.inspect,
     look.diff,
     look.opt,
     bench.bench,
+    report.report,
     listing.ops,
     listing.passes,
     listing.targets,

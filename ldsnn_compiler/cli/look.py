@@ -85,6 +85,7 @@ def opt(
     dump_dir: DumpDir = None,
     time_passes: TimePasses = False,
     timesteps: Timesteps = None,
+    convert: Convert = False,
     data: Data = None,
     shape: Shape = None,
     sequence: Sequence = False,
@@ -93,7 +94,7 @@ def opt(
     from ldsnn_compiler.ir.store import write_graph
     from ldsnn_compiler.ir.text import graph_text
 
-    graph = open_graph(ModelOptions(model, timesteps, False, data, shape, sequence))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence))
     instruments, report = pass_instruments(dump_dir, time_passes)
     done = run_passes(graph, pipeline, schedule, instruments)
     report()

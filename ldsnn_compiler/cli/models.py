@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ACCEPTED = "a MODEL is file.py:factory, a .ldir file with its .safetensors beside it, or a bundle folder"
 
+DATA_ACCEPTED = "an .npz, file.py:factory, or a built-in such as digits"
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -83,19 +85,25 @@ def open_graph(options: ModelOptions) -> Graph:
 
 
 def _imported(options: ModelOptions) -> Graph:
-    module, example = open_module(options)
     name = options.model.rpartition(":")[2]
-    with warnings_as_notes():
-        if not options.convert:
-            from ldsnn_compiler.frontend import trace
+    if not options.convert:
+        module, example = open_module(options)
+        from ldsnn_compiler.frontend import trace
 
+        with warnings_as_notes():
             return trace(module, example, options.timesteps, name=name)
-        from ldsnn_compiler.frontend import convert
+    problems = []
+    if options.data is None:
+        problems.append(Problem("--convert needs data to calibrate with", where="--data", hint=DATA_ACCEPTED))
+    if options.timesteps is None:
+        problems.append(Problem("--convert needs a number of timesteps", where="--timesteps"))
+    data = open_data(options.data)
+    if data is None or options.timesteps is None:
+        raise LdsnnError(problems)
+    module, _ = open_module(options)
+    from ldsnn_compiler.frontend import convert
 
-        data = open_data(options.data, "--convert")
-        assert data is not None
-        if options.timesteps is None:
-            raise LdsnnError(Problem("--convert needs a number of timesteps", where="--timesteps"))
+    with warnings_as_notes():
         return convert(module, data.calibration[0], options.timesteps, name=name)
 
 

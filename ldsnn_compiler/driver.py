@@ -48,9 +48,9 @@ def compile(
     """Compile a copy of ``graph`` for ``target``; the graph itself stays as it is.
 
     ``batch`` None leaves it open until run time. ``threads`` defaults to the board's cores. ``pipeline`` replaces
-    :data:`DEFAULT_PIPELINE`; passes named ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``, ``target``
-    and ``density`` where their text leaves them out. ``density`` is the measured non-zero share of values by node name or
-    module path. ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
+    :data:`DEFAULT_PIPELINE`; passes named ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``,
+    ``target`` and ``density`` where their text leaves them out. ``density`` is the measured non-zero share of values by
+    node name or module path. ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
     """
     machine = board(target)
     machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
@@ -66,7 +66,10 @@ def compile(
         if schedule is None
         else Schedule.read(schedule).text()
     )
-    passes = [_completed(p, text, machine, density) for p in parse_pipeline(DEFAULT_PIPELINE if pipeline is None else pipeline)]
+    passes = [
+        _completed(p, text, machine, density)
+        for p in parse_pipeline(DEFAULT_PIPELINE if pipeline is None else pipeline)
+    ]
     started = perf_counter()
     tell("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)

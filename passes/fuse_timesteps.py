@@ -11,10 +11,10 @@ After::
     %c, %m, %s ...           place(..., inside, sn1)
 
 The maths: none; the same operations, in one pass over memory. A region is a neuron (or, where no neuron follows, a
-convolution or linear layer) with the sum of currents before it: convolutions, linear layers, shortcuts, and the whole-step
-resamples on the way, each source at its own T. Only nodes without other uses are taken in, so nothing leaves a region but
-its root and regions are convex. Time runs inside: a task keeps the membranes of its neurons over all T. The nodes of a cycle
-step together, time outside. Every other node is a region of its own.
+convolution or linear layer) with the sum of currents before it: convolutions, linear layers, shortcuts, and the
+whole-step resamples on the way, each source at its own T. Only nodes without other uses are taken in, so nothing leaves
+a region but its root and regions are convex. Time runs inside: a task keeps the membranes of its neurons over all T.
+The nodes of a cycle step together, time outside. Every other node is a region of its own.
 """
 
 from __future__ import annotations

@@ -195,13 +195,14 @@ def window_size(node: Node) -> int:
 
 
 def pools_on_bits(node: Node) -> bool:
-    """Whether a pool can stay in bits: one axis or two of space behind the channels, and no more planes than its type."""
+    """Whether a pool can stay in bits: one or two axes of space behind the channels, no more planes than its type."""
     source, result = node.operands[0].type, node.type
     if not (source.signal.is_bounded and result.signal.is_bounded and len(source.shape) in (2, 3)):
         return False
     if node.op.name == "max_pool":
         return all(d == 1 for d in node["dilation"])
-    return (window_size(node) * (2**source.signal.planes - 1)).bit_length() == result.signal.planes
+    largest: int = window_size(node) * (2**source.signal.planes - 1)
+    return largest.bit_length() == result.signal.planes
 
 
 __all__ = ["SelectKernels", "cyclic", "events_behind", "pools_on_bits", "read_densities", "window_size"]

@@ -31,8 +31,8 @@ class Cost:
     """What ``select-kernels`` reckons with, in nanoseconds on one core (``region_us`` in microseconds).
 
     ``row_ns``: adding one weight vector of 16 float32 lanes for one spike; ``spike_ns``: finding one set bit;
-    ``neuron_ns``: one neuron evaluation; ``multiply_ns``: one multiply-add of the dense kernel; ``region_us``: entering a
-    region.
+    ``neuron_ns``: one neuron evaluation; ``multiply_ns``: one multiply-add of the dense kernel; ``region_us``: entering
+    a region.
     """
 
     row_ns: float = 0.1
@@ -44,7 +44,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Board:
-    """A machine to compile for. Cache sizes in KiB (``l3_kib`` shared by all cores), ``vector_bits`` the widest register."""
+    """A machine to compile for. Cache sizes in KiB (``l3_kib`` shared by all cores), ``vector_bits`` the widest
+    register.
+    """
 
     name: str
     triple: str

@@ -1,4 +1,6 @@
-"""What kernels cost on a board, as far as choosing between them needs it: nanoseconds on one core, one sample, one step."""
+"""What kernels cost on a board, as far as choosing between them needs it: nanoseconds on one core, one sample, one
+step.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _WORD = 64
 
 @dataclass(frozen=True)
 class Synapses:
-    """A convolution or linear layer: ``reads`` pairs of output position and input number, each to ``channels`` outputs."""
+    """A convolution or linear layer: ``reads`` pairs of output position and input, each to ``channels`` outputs."""
 
     reads: int
     channels: int
@@ -31,7 +33,9 @@ class Synapses:
         return cls(positions * prod(weight.shape[1:]) * groups, weight.shape[0] // groups)
 
     def event_ns(self, board: Board, density: float) -> float:
-        """Every set bit is found and adds one row of weights per output position that it reaches; every word is looked at."""
+        """Every set bit is found and adds one row of weights per output position that it reaches; every word is looked
+        at.
+        """
         rows = ceil(self.channels / _ROW)
         return self.reads * (density * (board.cost.spike_ns + rows * board.cost.row_ns) + board.cost.spike_ns / _WORD)
 

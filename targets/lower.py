@@ -1,13 +1,14 @@
 """Lowering: a graph, placed or not, to a :class:`~ldsnn_compiler.targets.plan.Plan`.
 
-Two entries exist: ``run``, the whole window from the initial state, and ``step``, one granule with state in and out. Nodes
-of one region become one kernel, the nodes of a cycle another, every other node its plain kernel. A value travels in the
-form its producer writes and is converted, once, where a consumer reads another.
+Two entries exist: ``run``, the whole window from the initial state, and ``step``, one granule with state in and out.
+Nodes of one region become one kernel, the nodes of a cycle another, every other node its plain kernel. A value travels
+in the form its producer writes and is converted, once, where a consumer reads another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
 
 import networkx as nx
 import torch
@@ -79,12 +80,18 @@ class Lowering:
         self.plan.counter = COUNTER
         return self.plan.buffer(COUNTER, Buffer((1,), "int32"))
 
-    def kernel(self, name: str, key: object, build: object, operands: Iterable[str], results: Iterable[str],
-               nodes: Iterable[Node]) -> None:  # fmt: skip
+    def kernel(
+        self,
+        name: str,
+        key: Hashable,
+        build: Callable[[int | None], Any],
+        operands: Iterable[str],
+        results: Iterable[str],
+        nodes: Iterable[Node],
+    ) -> None:
         """Add a kernel behind those added before."""
-        self.plan.kernels.append(
-            Kernel(name, key, build, tuple(operands), tuple(results), tuple(n.name for n in nodes))  # type: ignore[arg-type]
-        )
+        names = tuple(n.name for n in nodes)
+        self.plan.kernels.append(Kernel(name, key, build, tuple(operands), tuple(results), names))
 
     # ---- the walk
 

@@ -23,8 +23,8 @@ Inside = Callable[[Node], bool]
 class Addend:
     """One addend: ``value`` through ``synapse`` (None: as it is). ``nodes`` are the region's nodes on the way.
 
-    ``time`` is how the steps of ``value`` meet the region's: ``same``, ``mean`` or ``repeat``. ``flattened``: the value's
-    axes were one at the synapse.
+    ``time`` is how the steps of ``value`` meet the region's: ``same``, ``mean`` or ``repeat``. ``flattened``: the
+    value's axes were one at the synapse.
     """
 
     value: Value

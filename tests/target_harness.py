@@ -1,4 +1,4 @@
-"""Compiles a graph and holds it against the interpreter: outputs of a whole run, of steps, and the state left behind."""
+"""Compiles a graph and holds it against the interpreter: outputs of a whole run, of steps, the state left behind."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_a_board_passes_through_and_survives_json() -> None:
 
 
 def test_an_unknown_board_is_named() -> None:
-    with pytest.raises(LdsnnError, match="unknown target 'potato', known are .*znver4"):
+    with pytest.raises(LdsnnError, match=r"unknown target .potato., known are .*znver4"):
         board("potato")
 
 

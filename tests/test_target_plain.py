@@ -100,7 +100,9 @@ def streamed() -> Graph:
     x = net.input((3, 2))
     late = net.graph.add("delay", [x], steps=3, type=x.type).result
     spikes = net.neuron(net.resample(net.op("encode", x, code="poisson", seed=3), 2), neuron("if"), membrane=True)
-    return net.output(late, spikes, *(net.op("readout", x, mode=m) for m in ("mean", "max", "last")), spikes.node.results[1])
+    return net.output(
+        late, spikes, *(net.op("readout", x, mode=m) for m in ("mean", "max", "last")), spikes.node.results[1]
+    )
 
 
 @pytest.mark.parametrize("build", [shapes, windows, times, uneven, streamed])
@@ -123,7 +125,9 @@ def recurrent(steps: int = 8) -> Graph:
     with net.graph.edit():
         net.graph.set_attrs(back, type=spikes.type)
         net.graph.set_operand(back, 0, spikes)
-    return net.output(spikes, spikes.node.results[1], net.op("readout", net.linear(net.op("flatten", spikes), 3), mode="mean"))
+    return net.output(
+        spikes, spikes.node.results[1], net.op("readout", net.linear(net.op("flatten", spikes), 3), mode="mean")
+    )
 
 
 def test_cycles_step_together() -> None:

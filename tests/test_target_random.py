@@ -1,4 +1,4 @@
-"""Random networks through the whole pipeline: bit for bit what the interpreter says of the original and of the result."""
+"""Random networks through the whole pipeline: bit for bit what the interpreter says of original and result."""
 
 from __future__ import annotations
 

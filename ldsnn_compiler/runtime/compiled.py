@@ -25,7 +25,9 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network was compiled. ``batch`` None is symbolic; ``schedule`` is the schedule's JSON text, if one was given."""
+    """How a network was compiled. ``batch`` None is symbolic; ``schedule`` is the schedule's JSON text, if one was
+    given.
+    """
 
     board: Board
     batch: int | None
@@ -40,7 +42,8 @@ class Compiled:
 
     Calling it runs the whole window from the initial state on data in the user's layout: ``[N, *shape]`` for a static
     input, ``[T, N, *shape]`` for a sequence, torch or numpy, float32. :meth:`run` takes and gives ``[T, N, *shape]``.
-    :meth:`step` goes on by granules of ``graph.granule`` base steps and keeps :attr:`state`; it equals one run over them.
+    :meth:`step` goes on by granules of ``graph.granule`` base steps and keeps :attr:`state`; it equals one run over
+    them.
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class Compiled:
 
     @property
     def state(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Node to variable to value ``[N, *shape]`` (a delay's buffer ``[steps, N, *shape]``); empty before the first step."""
+        """Node to variable to value ``[N, *shape]`` (a delay's buffer ``[steps, N, *shape]``); empty before the first
+        step.
+        """
         found: dict[str, dict[str, torch.Tensor]] = {}
         for spec, value in zip(self.plans["step"].states, self._state, strict=bool(self._state)):
             found.setdefault(spec.node, {})[spec.variable] = spec.unpack(data.to_torch(value)).clone()

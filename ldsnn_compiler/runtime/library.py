@@ -17,7 +17,7 @@ class Library:
 
     @classmethod
     def of_bytes(cls, content: bytes) -> Library:
-        """Load from bytes, through a file of its own: the loader knows libraries by path and would return an old one."""
+        """Load from bytes, through a file of its own: the loader knows libraries by path and may return an old one."""
         import tvm
 
         with tempfile.TemporaryDirectory(prefix="ldsnn-") as scratch:

@@ -1,4 +1,5 @@
-"""The plain kernel of a cycle through delays: all its nodes step together, one serial loop over time around their bodies.
+"""The plain kernel of a cycle through delays: all its nodes step together, one serial loop over time around their
+bodies.
 
 Two functions are built from tensor expressions, the initial state and one step, and joined into one:
 ``state = initial; for t: values[t], next = step(inputs[t], state); state = next``. Code size does not grow with T.
@@ -23,8 +24,8 @@ Env = dict[str, Callable[..., Any]]
 class Cycle:
     """Nodes that step together, in graph order. ``outside`` maps the values they read to buffers ``[T, N, *shape]``.
 
-    ``tensors`` are the graph tensors they use; ``exported`` the results that others read; ``timed``: some op asks the step
-    number, so the counter of base steps comes last among the operands.
+    ``tensors`` are the graph tensors they use; ``exported`` the results that others read; ``timed``: some op asks the
+    step number, so the counter of base steps comes last among the operands.
     """
 
     graph: Graph
@@ -59,7 +60,7 @@ class _Builder:
         self.cycle, self.batch = cycle, batch
 
     def function(self) -> Any:
-        """One step is built as a function of its own; its parameters for state and results become local buffers here."""
+        """One step is a function of its own; its parameters for state and results become local buffers here."""
         from tvm import te, tirx
 
         cycle, states = self.cycle, list(self.cycle.states().values())

@@ -40,7 +40,7 @@ def _is_cycle(nodes: Sequence[Node]) -> bool:
 
 
 def _root(nodes: Sequence[Node]) -> Node | None:
-    """The node of a region that the others lead to: a neuron, or a synapse that is not left to its tensor expression."""
+    """The node of a region that the others lead to: a neuron, or a synapse not left to its tensor expression."""
     last = nodes[-1]
     if last.op.name == "neuron":
         return last
@@ -78,7 +78,8 @@ def plain(low: Lowering, node: Node) -> None:
     operands = [low.read(o) for o in node.operands]
     tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of([node])}
     timed = node.op.kind == "scan" and low.carried
-    key = (node.op.name, _code(node), tuple(tensors.values()), tuple(o.type for o in node.operands), low.steps(node.result), timed)
+    types, steps = tuple(o.type for o in node.operands), low.steps(node.result)
+    key = (node.op.name, _code(node), tuple(tensors.values()), types, steps, timed)
     buffers = [low.canonical(o) for o in node.operands]
     call = low.graph.call(node)
     low.kernel(

@@ -50,7 +50,7 @@ def _copied(x: Any) -> Any:
 def op_function(
     op: OpDef, call: Call, operands: Sequence[Buffer], tensors: Mapping[str, Buffer], counter: bool, batch: int | None
 ) -> Any:
-    """The PrimFunc of one per-step op: operands, then its tensors, then (for ops that ask the time) the step counter."""
+    """The PrimFunc of a per-step op: operands, then its tensors, then (for ops that ask the time) the step counter."""
     buffers = [*operands, *tensors.values(), *([Buffer((1,), "int32")] if counter else [])]
     assert op.compute is not None
     compute = op.compute

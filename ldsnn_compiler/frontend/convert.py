@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ldsnn_compiler.errors import ImportRefused, Problem
+from ldsnn_compiler.frontend.bias import correct_bias
 from ldsnn_compiler.frontend.calibration import Histogram
 from ldsnn_compiler.frontend.rectifiers import Choose, Rectifier, front_end, integrate_and_fire
 from ldsnn_compiler.frontend.tracer import import_model
@@ -31,6 +32,7 @@ from ldsnn_compiler.ir.neuron import Neuron
 
 THRESHOLDS = ("percentile", "max", "mse")
 BATCH = 50
+BIAS_SAMPLES = 16
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest output, between the imported ANN and the model itself."""
 
@@ -42,6 +44,7 @@ def convert(
     *,
     threshold: str = "percentile",
     percentile: float = 99.9,
+    bias: bool = False,
     name: str = "net",
 ) -> Graph:
     """Convert a ReLU network to a spiking one of ``timesteps`` uniform timesteps.
@@ -56,6 +59,7 @@ def convert(
         timesteps: T, of every layer.
         threshold: how a layer's threshold is read off its outputs: ``percentile``, ``max`` or ``mse``.
         percentile: for ``percentile``, in %. Less clips more outputs; more makes a spike coarser.
+        bias: correct biases for this T, see :mod:`ldsnn_compiler.frontend.bias`; not for use with a schedule.
         name: name of the graph.
 
     Raises:
@@ -71,6 +75,10 @@ def convert(
     cells = {path: _neuron(r, path, timesteps, read, measured.get(path)) for path, r in rectifiers.items()}
     graph = _import(ann, calibration, timesteps, name, lambda path, _: cells[path])
     _average_outputs(graph)
+    if bias:
+        samples = calibration[:BIAS_SAMPLES].float()
+        correct_bias(graph, samples, _outputs(conventional, samples))
+    graph.prune_tensors()
     _note_max_pools(graph)
     return graph
 
@@ -171,11 +179,21 @@ def _measure(graph: Graph, calibration: Tensor, paths: set[str]) -> dict[str, Hi
     return found
 
 
+def _outputs(graph: Graph, samples: Tensor) -> dict[str, Tensor]:
+    """Outputs ``[N, *shape]`` of an ANN's rectifiers, by path."""
+    found: dict[str, Tensor] = {}
+    interpreter = Interpreter(graph)
+    interpreter.observers.append(lambda node, _, outputs: found.update({node.path: outputs[0][0]}))
+    with torch.no_grad():
+        interpreter.run(samples[None])
+    return {node.path: found[node.path] for node in graph.of("neuron")}
+
+
 def _reader(threshold: str, percentile: float, timesteps: int) -> Callable[[Histogram], float]:
     if threshold == "max":
         return lambda histogram: histogram.largest
     if threshold == "mse":
-        return lambda histogram: histogram.least_error(timesteps)
+        return lambda histogram: histogram.least_error(max(1, timesteps // 4))
     # A percentile among the zeros of a sparse layer says nothing about its outputs; the largest one does.
     return lambda histogram: histogram.quantile(percentile) or histogram.largest
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.evaluate import user_layout
 from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.interp.work import LayerWork, WorkCounter
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.passes.assign_timesteps import AssignTimesteps
-from ldsnn_compiler.pipeline import parse_pipeline, passes, run_pipeline
+from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search.cost import NodeWork, from_json, to_json
 from ldsnn_compiler.search.prefix import Digests, StreamCache, signatures, suffix
@@ -142,18 +143,18 @@ class Evaluator:
     @cached_property
     def _folded(self) -> Graph:
         folded = self.original.clone()
-        return run_pipeline(folded, [p for name in _known(FOLD) for p in parse_pipeline(name)])
+        return run_pipeline(folded, [p for name in FOLD for p in parse_pipeline(name)])
 
     def prepare(self, schedule: Schedule) -> Graph:
         """The graph with a schedule applied and exactly optimised."""
-        after = [p for name in _known(OPTIMISE) for p in parse_pipeline(name)]
+        after = [p for name in OPTIMISE for p in parse_pipeline(name)]
         return run_pipeline(self._folded.clone(), [AssignTimesteps.of(schedule), *after])
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the network and the samples: figures of one fingerprint are comparable."""
         ends = sorted(signatures(self.original, self._digests)[n.name] for n in self.original.outputs)
-        text = f"{VERSION}\n{_known(FOLD)} {_known(OPTIMISE)}\n{ends}\n{self._digests.of(self.x)}"
+        text = f"{VERSION}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
@@ -259,10 +260,6 @@ def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Seq
     return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
 
 
-def _known(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in passes()]
-
-
 def _bytes_per_sample(graph: Graph) -> int:
     """Bytes of all values of a run: the interpreter holds them until its end."""
     return sum(4 * v.type.timesteps * v.type.size for n in graph.nodes for v in n.results)
@@ -275,11 +272,6 @@ def _check(graph: Graph, x: Tensor) -> None:
     if len(graph.inputs) != 1 or not graph.outputs:
         message = f"needs one input and an output, has {len(graph.inputs)} and {len(graph.outputs)}"
         problems.append(Problem(message, graph.name))
-    else:
-        node = graph.inputs[0]
-        expected = (*([node.type.timesteps] if node["time"] != "static" else []), *node.type.shape)
-        if tuple(x.shape[1:]) != expected:
-            message = f"samples of shape {tuple(x.shape[1:])} do not fit the network's input {expected}"
-            problems.append(Problem(message, node.path or node.name))
     if problems:
         raise LdsnnError(problems)
+    user_layout(graph, x[:1])

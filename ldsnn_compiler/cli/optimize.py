@@ -1,0 +1,108 @@
+"""``ldsnn optimize``: choose timesteps and levels for every neuron layer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ldsnn_compiler.cli.common import Answer, Convert, Data, Model, Sequence, Shape, Target, Timesteps, note
+from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
+
+if TYPE_CHECKING:
+    from ldsnn_compiler.search.optimize import Result
+
+Budget = Annotated[float, typer.Option("--budget", min=0.0, max=1.0, help="accuracy that may be lost, 0.005 = 0.5 pp")]
+Spikes = Annotated[str, typer.Option("--spikes", help="binary, graded, or both (two searches)")]
+CostName = Annotated[str, typer.Option("--cost", help="what to minimise: synaptic, neurons or latency (modelled)")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="database URL or journal file in which the search is resumed and shared; `none` keeps nothing. "
+        "Default: SQLite beside the output",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="of random starts; the same seed gives the same schedule")]
+Out = Annotated[Path, typer.Option("-o", "--output", help="schedule file; report.json is written beside it")]
+Hold = Annotated[list[str] | None, typer.Option("--hold", help="path of a layer to leave as it is; repeatable")]
+Uneven = Annotated[bool, typer.Option("--uneven", help="also ratios that are not whole, for closed forms")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="calibration samples that sensitivity is measured on")]
+Caution = Annotated[float, typer.Option("--caution", min=0.0, help="standard errors added to a drop in the search")]
+
+
+def optimize(
+    model: Model,
+    data: Data = None,
+    budget: Budget = 0.005,
+    spikes: Spikes = "binary",
+    cost: CostName = "synaptic",
+    target: Target = "native",
+    storage: Storage = None,
+    seed: Seed = 0,
+    output: Out = Path("schedule.json"),
+    hold: Hold = None,
+    uneven: Uneven = False,
+    samples: Samples = 256,
+    caution: Caution = 0.5,
+    timesteps: Timesteps = None,
+    convert: Convert = False,
+    shape: Shape = None,
+    sequence: Sequence = False,
+) -> Answer:
+    """Choose timesteps, levels and method per layer; write the schedule and report.json. A killed search resumes."""
+    from ldsnn_compiler.search.optimize import Effort
+    from ldsnn_compiler.search.optimize import optimize as search
+
+    given = open_data(data, "optimize")
+    assert given is not None
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence))
+    where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
+    result = search(
+        graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
+        uneven=uneven, caution=caution, effort=Effort(samples=samples), progress=Ticker(),
+    )  # fmt: skip
+    files = _written(result, output)
+    shown = (result.report.table(), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}")
+    return Answer({**result.report.to_json(), "files": [str(f) for f in files]}, shown)
+
+
+def _written(result: Result, output: Path) -> list[Path]:
+    """The schedule asked for, those of other modes beside it, and the report."""
+    import json
+
+    from ldsnn_compiler.ir.store import write_atomically
+
+    files = {output: result.schedule.text()}
+    for name, schedule in result.schedules.items():
+        if schedule is not result.schedule:
+            mode = name.rpartition(" ")[2]
+            files[output.with_suffix(f".{mode}.json")] = schedule.text()
+    files[output.with_name("report.json")] = json.dumps(result.report.to_json(), indent=2) + "\n"
+    for path, text in files.items():
+        write_atomically(path, text.encode())
+    return list(files)
+
+
+class Ticker:
+    """Progress on stderr: one line that changes on a terminal, else a line now and then."""
+
+    def __init__(self, every: float = 5.0) -> None:
+        self._every, self._last, self._phase = every, 0.0, ""
+
+    def __call__(self, phase: str, done: int, total: int, left: float | None) -> None:
+        text = f"{phase}: {done} of {total}" + ("" if not left else f", {_duration(left)} left")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if done == total else ""))
+            sys.stderr.flush()
+        elif done == total or phase != self._phase or time.monotonic() - self._last >= self._every:
+            note(text)
+            self._last = time.monotonic()
+        self._phase = phase
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

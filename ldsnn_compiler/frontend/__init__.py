@@ -2,6 +2,7 @@
 
 from ldsnn_compiler.frontend.convert import convert
 from ldsnn_compiler.frontend.qcfs import QCFS
+from ldsnn_compiler.frontend.report import Report, check
 from ldsnn_compiler.frontend.tracer import trace
 
-__all__ = ["QCFS", "convert", "trace"]
+__all__ = ["QCFS", "Report", "check", "convert", "trace"]

@@ -142,6 +142,11 @@ def check(spec: k.RegionSpec, seed: int = 0, batch: int = 1, density: float = 0.
     return case.wanted[0]
 
 
+def check_many(specs: list[k.RegionSpec], seed: int = 0, batch: int = 1, density: float = 0.2) -> None:
+    """Compare several regions, each with data of its own."""
+    check_all([prepare(spec, seed + i, batch, density) for i, spec in enumerate(specs)])
+
+
 def _empty(b: k.BufferSpec, n: int) -> tvm.runtime.Tensor:
     shape = tuple(n if d == k.SYMBOLIC else d for d in b.shape)
     rubbish = np.full(shape, 3 if b.dtype == "uint64" else np.nan, b.dtype)

@@ -1,7 +1,8 @@
 """Dense convolution: a register tile of (timesteps x pixels) times channels over a patch of the input.
 
-The weights of one kernel position and input channel are loaded once for all timesteps and pixels of the register tile. The
-patch is a zero-padded private copy of what the tile reads; bits are unpacked and summed steps added while it is copied.
+The weights of one kernel position and input channel are loaded once for all timesteps and pixels of the register
+tile. The patch is a zero-padded private copy of what the tile reads; bits are unpacked and summed steps added while
+it is copied.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class DenseConv:
         _, self.rows = input_range(task.spec, source, 0)
         self.first_word = first_block_word(task.spec, source, task.block)
         self.sums = [tir.scratch((self.width, task.lanes)) for _ in range(self.times * self.columns)]
-        self.patch = None if self._reads_directly else tir.scratch(self._patch_shape)
+        self.patch: Buffer = None if self._reads_directly else tir.scratch(self._patch_shape)
 
     @property
     def _reads_directly(self) -> bool:
@@ -66,17 +67,20 @@ class DenseConv:
             if self.patch is not None:
                 self._fill(first)
             rows, columns = self.task.spec.tuning.tile
-            with T.serial(rows) as dy, T.serial(columns // self.columns) as strip:
-                with T.serial(self.task.spec.vectors // self.width) as part:
-                    self._register_tile(first, dy, strip * self.columns, part * self.width)
+            strips, parts = columns // self.columns, self.task.spec.vectors // self.width
+            with T.serial(rows) as dy, T.serial(strips) as strip, T.serial(parts) as part:
+                self._register_tile(first, dy, strip * self.columns, part * self.width)
 
     def _members(self) -> list[tuple[int, int]]:
         return [(t, c) for t in range(self.times) for c in range(self.columns)]
 
     def _register_tile(self, first: Expr, dy: Expr, dx: Expr, part: Expr) -> None:
-        task, lanes, current = self.task, self.task.lanes, self.task.current(self.source)
-        all_, columns = tir.ramp(0, task.lanes), task.spec.tuning.tile[1]
-        place = lambda t, c, v: (first + t, dy * columns + dx + c, tir.ramp((part + v) * lanes, lanes))  # noqa: E731
+        lanes, current = self.task.lanes, self.task.current(self.source)
+        all_, corner = tir.ramp(0, lanes), dy * self.task.spec.tuning.tile[1] + dx
+
+        def place(t: int, c: int, v: int) -> tuple[Expr, Expr, Expr]:
+            return first + t, corner + c, tir.ramp((part + v) * lanes, lanes)
+
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             for v in range(self.width):
                 tir.store(sums, tir.const(0.0, lanes) if self.is_first else current[place(t, c, v)], v, all_)
@@ -92,10 +96,11 @@ class DenseConv:
         spans = [tir.ramp((part + v) * lanes, lanes) for v in range(self.width)]
         weights = [tir.let(self.weights[self.task.block, tap, channel, span]) for span in spans]
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
-            read = lambda at, t=t, c=c: self._read(first, t, dy, dx + c, ky, kx, at)  # noqa: E731
-            held = None if self.is_depthwise else tir.let(tir.broadcast(read(channel), lanes))
+            held: Expr = None
+            if not self.is_depthwise:
+                held = tir.let(tir.broadcast(self._read(first, t, dy, dx + c, ky, kx, channel), lanes))
             for v, span in enumerate(spans):
-                value = read(span) if held is None else held
+                value = self._read(first, t, dy, dx + c, ky, kx, span) if self.is_depthwise else held
                 tir.store(sums, sums[v, tir.ramp(0, lanes)] + value * weights[v], v, tir.ramp(0, lanes))
 
     def _read(self, first: Expr, t: int, dy: Expr, dx: Expr, ky: Expr, kx: Expr, channel: Expr) -> Expr:
@@ -126,17 +131,16 @@ class DenseConv:
             self._unpack(to, time, pixel)
             return
         lanes, start, channels = self.task.lanes, self.first_word * WORD, self.source.channels
-        x = lambda c: self.x[self.task.batch, time, pixel, c]  # noqa: E731
         is_whole = self.source.groups == 1
         vectors = self.rows // lanes if is_whole else 0
         if vectors:
             with T.serial(vectors) as v:
-                self._gain(to, v * lanes, lanes, x(tir.ramp(v * lanes, lanes)))
+                self._gain(to, v * lanes, lanes, self.x[self.task.batch, time, pixel, tir.ramp(v * lanes, lanes)])
         if self.rows > vectors * lanes:
             with T.serial(self.rows - vectors * lanes) as c:
                 at = vectors * lanes + c
                 with tir.when(True if is_whole else start + at < channels):
-                    self._gain(to, at, 1, x(start + at))
+                    self._gain(to, at, 1, self.x[self.task.batch, time, pixel, start + at])
 
     def _unpack(self, to: tuple[Expr, ...], time: Expr, pixel: Expr) -> None:
         s, lanes = self.source, self.task.lanes

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels import tir
-from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, first_word, input_range, words
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import Task, reached, steps, summed, window
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
 
@@ -41,10 +41,10 @@ class EventConv:
             (ky0, ky1), (kx0, kx1) = window(source, 0, y), window(source, 1, x)
             with T.serial(steps(task.spec, source)) as step:
                 self._load(None if self.is_first else (step, pixel))
-                with T.serial(summed(task.spec, source)) as part:
-                    with T.serial(ky0, ky1) as ky, T.serial(kx0, kx1) as kx:
-                        at = self._input_pixel(y, x, ky, kx)
-                        self._walk(step * summed(task.spec, source) + part, at, ky * source.kernel[1] + kx, None)
+                parts = summed(task.spec, source)
+                with T.serial(parts) as part, T.serial(ky0, ky1) as ky, T.serial(kx0, kx1) as kx:
+                    at = self._input_pixel(y, x, ky, kx)
+                    self._walk(step * parts + part, at, ky * source.kernel[1] + kx, None)
                 self._save(step, pixel)
 
     def _weights_by_weights(self) -> None:
@@ -180,6 +180,3 @@ def zero_current(task: Task, source: Source) -> None:
     with T.serial(steps(task.spec, source)) as step, T.serial(rows * columns) as pixel:
         for v in task.vectors:
             tir.store(task.current(source), tir.const(0.0, task.lanes), step, pixel, task.span(v))
-
-
-__all__ = ["EventConv", "first_block_word", "first_word", "zero_current"]

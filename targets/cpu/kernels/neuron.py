@@ -1,7 +1,7 @@
 """The neuron emitter: any neuron program as vector TIR, every operation rounded where the program writes it.
 
-Products are fenced, so that no later addition contracts with them; comparisons are masks until a number is asked of them;
-division is IEEE division.
+Products are fenced, so that no later addition contracts with them; comparisons are masks until a number is asked of
+them; division is IEEE division.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Emitter:
         return fold(expr, constant, env.__getitem__, lambda op, args: self._operations[op](*args))
 
     def run(self, assignments: tuple[Assign, ...], env: Env) -> None:
-        """Assignments in order; ``env`` gains every name assigned. TVM cannot bind masks: those are written where used."""
+        """Assignments in order; ``env`` gains every name assigned. TVM cannot bind masks: those are written where
+        used."""
         for assign in assignments:
             value = self.emit(assign.value, env)
             env[assign.target] = value if value.is_mask else Value(tir.let(value.expr))

@@ -83,7 +83,8 @@ def to_channels_first(batch: int | None, timesteps: int, channels: int, pixels: 
 def _transpose(
     x: BufferSpec, y: BufferSpec, batch: int | None, steps: int, rows: int, columns: int, time_first: tuple[bool, bool]
 ) -> Any:
-    """``x[..., rows, columns]`` to ``y[..., columns, rows]``, a few columns at a time so that both sides use whole lines."""
+    """``x[..., rows, columns]`` to ``y[..., columns, rows]``, a few columns at a time so that both sides use whole
+    lines."""
     tile = 16
 
     def body(found: Any, size: Expr) -> None:

@@ -42,7 +42,8 @@ class PoolSpec:
     @property
     def sum_planes(self) -> int:
         """Planes that hold a window's largest sum."""
-        return (self.kernel[0] * self.kernel[1] * (2**self.planes - 1)).bit_length()
+        most: int = self.kernel[0] * self.kernel[1] * (2**self.planes - 1)
+        return most.bit_length()
 
 
 def sum_pool(spec: PoolSpec) -> Any:

@@ -25,35 +25,28 @@ def region(spec: RegionSpec) -> Any:
 def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
     (height, width), (rows, columns) = spec.space, spec.tuning.tile
     down, across = ceil(height / rows), ceil(width / columns)
-    samples = spec.batch if batch is None else batch
+    samples: Expr = spec.batch if batch is None else batch
     # blocks outermost: a thread's share of the tasks then shares weights
     with T.parallel(samples * (spec.blocks * down * across)) as number:
         tile = tir.let(tir.int32(tirx.floormod(number, down * across)))
         rest = tirx.floordiv(number, down * across)
+        block = tir.let(tir.int32(tirx.floordiv(rest, samples)))
         task = Task(
             spec,
             found,
             batch=tir.let(tir.int32(tirx.floormod(rest, samples))),
-            block=tir.let(tir.int32(tirx.floordiv(rest, samples))),
+            block=block,
             y0=tir.let(tirx.floordiv(tile, across) * rows),
             x0=tir.let(tirx.floormod(tile, across) * columns),
-            channels=None,
+            channels=Channels(spec.channels, spec.block, spec.tuning.lanes, block * spec.block),
             currents={n: tir.scratch((n, rows * columns, spec.block)) for n in _rates(spec)},
         )
-        task = _with_channels(task)
         _currents(task)
         scan.emit(task)
 
 
 def _rates(spec: RegionSpec) -> list[int]:
     return sorted({steps(spec, source) for source in spec.sources}, reverse=True)
-
-
-def _with_channels(task: Task) -> Task:
-    from dataclasses import replace
-
-    spec = task.spec
-    return replace(task, channels=Channels(spec.channels, spec.block, spec.tuning.lanes, task.block * spec.block))
 
 
 def _currents(task: Task) -> None:

@@ -1,8 +1,9 @@
 """What a CPU region computes, as data: sources of current, a neuron, forms of the values, and how to tune the loops.
 
-A region is ``x = sum of its sources' currents + bias`` followed by a neuron program scanned over T timesteps, for one map of
-``channels`` x ``space``. Layouts (all channels-last): dense ``[N, T, P, C]`` float32 with P = H*W; bits
-``[N, T, planes, P, ceil(C / 64)]`` uint64, bit c % 64 of word c // 64 belonging to channel c, plane k weighing 2**k.
+A region is ``x = sum of its sources' currents + bias`` followed by a neuron program scanned over T timesteps, for
+one map of ``channels`` x ``space``. Layouts (all channels-last): dense ``[N, T, P, C]`` float32 with P = H*W; bits
+``[N, T, planes, P, ceil(C / 64)]`` uint64, bit c % 64 of word c // 64 belonging to channel c, plane k weighing
+2**k.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ SYMBOLIC = "n"
 class Tuning:
     """Loop structure; every choice gives the same result.
 
-    ``lanes``: floats in a vector register. ``block``: output channels a task keeps (a multiple of 64). ``tile``: output pixels
-    (rows, columns) of one task. ``order`` of the event loops: ``pixel`` finishes one pixel and timestep after the other with
-    the accumulators in registers; ``tap`` sends all pixels and timesteps of the tile through the weights of one kernel
-    position, ``word`` through those of ``words`` * 64 input channels of it, so that those weights are reused from a
-    near cache. ``registers``: accumulators (vectors) the dense loops may hold. ``prefetch``: rows to prefetch ahead.
+    ``lanes``: floats in a vector register. ``block``: output channels a task keeps (a multiple of 64). ``tile``:
+    output pixels (rows, columns) of one task. ``order`` of the event loops: ``pixel`` finishes one pixel and
+    timestep after the other with the accumulators in registers; ``tap`` sends all pixels and timesteps of the tile
+    through the weights of one kernel position, ``word`` through those of ``words`` * 64 input channels of it, so
+    that those weights are reused from a near cache. ``registers``: accumulators (vectors) the dense loops may hold.
+    ``prefetch``: rows to prefetch ahead.
     """
 
     lanes: int = 16
@@ -50,10 +52,11 @@ class Tuning:
 class Source:
     """One addend of the current.
 
-    ``conv`` reads ``channels`` x ``space`` through weights; ``identity`` adds its own values (times ``scale``: the unit of
-    a count, or 1 / r); ``current`` adds a dense current computed elsewhere. ``timesteps`` divides the region's (each step is
-    held) or is a multiple of it (steps are summed; the caller scales). ``padding`` is that before the first row and column;
-    behind the last it follows from the region's ``space``. ``method`` event walks set bits, dense multiplies everything.
+    ``conv`` reads ``channels`` x ``space`` through weights; ``identity`` adds its own values (times ``scale``: the
+    unit of a count, or 1 / r); ``current`` adds a dense current computed elsewhere. ``timesteps`` divides the
+    region's (each step is held) or is a multiple of it (steps are summed; the caller scales). ``padding`` is that
+    before the first row and column; behind the last it follows from the region's ``space``. ``method`` event walks
+    set bits, dense multiplies everything.
     """
 
     kind: Kind
@@ -93,9 +96,10 @@ class BufferSpec:
 class RegionSpec:
     """A fused region; see the module's docstring.
 
-    ``batch`` None is symbolic. ``neuron`` None emits the currents. ``per_channel`` and ``per_neuron`` name the neuron's
-    tensor parameters of shape [C] and [P, C]. ``output`` bits needs a neuron that emits bounded counts. ``state_io`` reads
-    the initial and writes the final state; ``membrane`` adds the membrane of every step as an output.
+    ``batch`` None is symbolic. ``neuron`` None emits the currents. ``per_channel`` and ``per_neuron`` name the
+    neuron's tensor parameters of shape [C] and [P, C]. ``output`` bits needs a neuron that emits bounded counts.
+    ``state_io`` reads the initial and writes the final state; ``membrane`` adds the membrane of every step as an
+    output.
     """
 
     batch: int | None

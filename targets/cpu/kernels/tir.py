@@ -18,7 +18,8 @@ Buffer = Any
 
 
 def function(args: tuple[BufferSpec, ...], body: Callable[[Mapping[str, Buffer], Expr], None]) -> Any:
-    """A PrimFunc (no global symbol) over ``args``; ``body(buffers, batch)`` emits it, ``batch`` None if no arg is symbolic."""
+    """A PrimFunc (no global symbol) over ``args``; ``body(buffers, batch)`` emits it, ``batch`` None if no arg is
+    symbolic."""
     n = tirx.Var(SYMBOLIC, "int64")
     is_symbolic = any(SYMBOLIC in a.shape for a in args)
     with IRBuilder() as builder, T.prim_func(s_tir=True):

@@ -16,7 +16,8 @@ _DENSITY = 0.1
 
 
 def tuned(spec: RegionSpec, cores: int = 2, lanes: int = 16, l2_bytes: int = 1 << 20) -> RegionSpec:
-    """The region with a :class:`~.spec.Tuning` chosen for its shape and a machine with ``cores`` and that L2 per core."""
+    """The region with a :class:`~.spec.Tuning` chosen for its shape and a machine with ``cores`` and that L2 per
+    core."""
     block, registers = _REGISTERS[lanes]
     candidates = [
         _with(spec, replace(Tuning(lanes=lanes, registers=registers), block=b, tile=tile))

@@ -251,13 +251,13 @@ def test_silent_layer_is_warned_about_by_name() -> None:
 
 
 def test_bias_correction_brings_outputs_nearer_to_the_ann() -> None:
-    model, x = residual(), torch.randn(80, 2, 6, 6, generator=torch.Generator().manual_seed(3))
+    model, x = residual(), torch.randn(200, 2, 6, 6, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         wanted = model(x)
     plain, corrected = (convert(model, x, 16, threshold="max", bias=bias) for bias in (False, True))
     verify(corrected)
     errors = [float((output(graph, x[16:]) - wanted[16:]).norm()) for graph in (plain, corrected)]
-    assert errors[1] < 0.9 * errors[0], errors
+    assert errors[1] < 0.95 * errors[0], errors
 
 
 def test_bias_is_corrected_only_where_it_reaches_one_neuron_alone() -> None:

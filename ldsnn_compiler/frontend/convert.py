@@ -42,7 +42,7 @@ def convert(
     calibration: Tensor,
     timesteps: int,
     *,
-    threshold: str = "percentile",
+    threshold: str = "mse",
     percentile: float = 99.9,
     bias: bool = False,
     name: str = "net",
@@ -57,7 +57,9 @@ def convert(
         ann: as in ``eval()``; it takes one batch ``[N, ...]``.
         calibration: samples ``[N, ...]`` like those it was trained on, ready for the model.
         timesteps: T, of every layer.
-        threshold: how a layer's threshold is read off its outputs: ``percentile``, ``max`` or ``mse``.
+        threshold: how a layer's threshold is read off its outputs: ``mse`` (in T / 4 steps, the resolution that uneven
+            spikes reach: on ResNet-20 nearer to the ANN than T, T / 2 or T / 8 steps or any percentile), ``percentile``
+            or ``max``.
         percentile: for ``percentile``, in %. Less clips more outputs; more makes a spike coarser.
         bias: correct biases for this T, see :mod:`ldsnn_compiler.frontend.bias`; not for use with a schedule.
         name: name of the graph.

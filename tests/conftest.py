@@ -28,6 +28,11 @@ def _missing_arm_emulation() -> str:
     return f"not on PATH: {', '.join(lacking)}" if lacking else ""
 
 
+def _missing_chromium() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return "" if any(shutil.which(name) for name in names) else f"none on PATH: {', '.join(names)}"
+
+
 def _missing_shared_data() -> str:
     return "" if data_folder().is_dir() else "no data folder: set LDSNN_DATA"
 
@@ -42,6 +47,7 @@ MISSING: dict[str, Callable[[], str]] = {
     "shared_data": _missing_shared_data,
     "spikingjelly": _missing_package("spikingjelly"),
     "snntorch": _missing_package("snntorch"),
+    "chromium": _missing_chromium,
 }
 """Marker to a function that says what is missing for it, or "" when nothing is."""
 

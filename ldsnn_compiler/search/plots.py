@@ -45,7 +45,8 @@ class _Axes:
 
 
 def scatter(marks: Sequence[Mark], cost: str, accuracy: str) -> str:
-    """The plot as an ``<svg>`` element; the cost axis is logarithmic. Frontier points far below the rows are cut."""
+    """The plot as an ``<svg>`` element; the cost axis is logarithmic. A line joins the small marks that none beats in
+    accuracy and this cost; small marks far below the big ones are cut."""
     shown = [m for m in marks if m.cost > 0]
     if not shown:
         return ""
@@ -55,7 +56,8 @@ def scatter(marks: Sequence[Mark], cost: str, accuracy: str) -> str:
     parts += _grid(axes, cost, accuracy)
     for kind in COLOURS:
         small = sorted((m for m in shown if m.kind == kind and not m.big), key=lambda m: m.cost)
-        parts += [_line(axes, small, COLOURS[kind])] if len(small) > 1 else []
+        front = [m for i, m in enumerate(small) if all(m.accuracy > other.accuracy for other in small[:i])]
+        parts += [_line(axes, front, COLOURS[kind])] if len(front) > 1 else []
         parts += [_mark(axes, m) for m in small]
     parts += [_mark(axes, m) for m in shown if m.big]
     return "".join(parts) + "</svg>"

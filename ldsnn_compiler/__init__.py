@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Compiled",
+    "Graph",
+    "Interpreter",
+    "Schedule",
+    "compile",
+    "convert",
+    "count_work",
+    "load",
+    "read",
+    "trace",
+    "verify",
+    "write",
+]
+
 #: public name -> (module, attribute); loaded on first use, so that the command line starts fast
 _PUBLIC = {
     "Compiled": ("runtime", "Compiled"),

@@ -35,9 +35,9 @@ class Cost:
     a region.
     """
 
-    row_ns: float = 0.1
-    spike_ns: float = 1.0
-    neuron_ns: float = 0.1
+    row_ns: float = 0.6
+    spike_ns: float = 0.5
+    neuron_ns: float = 0.8
     multiply_ns: float = 0.04
     region_us: float = 2.0
 

@@ -23,7 +23,7 @@ from ldsnn_compiler.runtime import threads as thread_pool
 from ldsnn_compiler.runtime.compiled import ENTRIES, Compiled, Settings
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.schedule import Schedule
-from ldsnn_compiler.targets.boards import Board, board
+from ldsnn_compiler.targets.boards import Board, board, boards
 from ldsnn_compiler.targets.build import build
 from ldsnn_compiler.targets.lower import plan
 
@@ -93,7 +93,9 @@ def _completed(each: Pass, schedule: str | None, machine: Board, density: Mappin
     if each.name == "select-kernels":
         values: dict[str, Any] = {}
         if getattr(each, "target", "") is None:
-            values["target"] = machine.name
+            known = boards().get(machine.name)
+            is_known = known is not None and replace(known, cores=machine.cores) == machine
+            values["target"] = machine.name if is_known else json.dumps(machine.to_json())
         if density is not None and getattr(each, "density", "") is None:
             values["density"] = json.dumps(dict(sorted(density.items())))
         return replace(each, **values)

@@ -46,7 +46,7 @@ POOLS = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool")
 @register_pass
 @dataclass(frozen=True)
 class SelectKernels(Pass):
-    """Place every node on ``target`` (a board's name, default native).
+    """Place every node on ``target`` (a board's name, or the JSON text of one; default native).
 
     ``density`` is a JSON file, or JSON text, of the non-zero share of values by node name or module path. ``kernel``
     forces ``event`` or ``dense`` on every layer that has the choice.
@@ -65,12 +65,16 @@ class SelectKernels(Pass):
             )
         if self.kernel not in (None, "event", "dense"):
             raise LdsnnError(Problem(f"kernel is event or dense, not {self.kernel!r}", where=self.name))
-        chooser = _Chooser(graph, board(self.target or "native"), read_densities(graph, self.density), self.kernel)
+        chooser = _Chooser(graph, _board(self.target or "native"), read_densities(graph, self.density), self.kernel)
         for node in graph.nodes:
             if node.op.name not in ("input", "output"):
                 graph.place(node, chooser.placement(node))
         graph.stage = "placed"
         return True
+
+
+def _board(text: str) -> Board:
+    return Board.of_json(json.loads(text)) if text.startswith("{") else board(text)
 
 
 def read_densities(graph: Graph, source: str | None) -> dict[str, float]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from graphs import Net, inputs_of
-from target_harness import assert_equal, compiled
+from target_harness import assert_equal, check, compiled
 
 from ldsnn_compiler.driver import compile
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.runtime import Compiled
+from ldsnn_compiler.targets import board
 
 
 def _classifier(time: str) -> Compiled:
@@ -173,6 +176,43 @@ def test_profile_counts_what_the_interpreter_counts(stream: Compiled) -> None:
     assert {row["name"] for row in found.layers} >= {"sn", "sn_2", "conv2d", "linear"}
     assert found.totals["neurons_evaluated"] == 8 * (3 * 16 + 5)
     stream.run(x)
+
+
+def test_results_stay_as_they_are(static: Compiled) -> None:
+    (x,) = inputs_of(static.graph, 2)
+    first = static.run(x)[0]
+    kept = first.clone()
+    static.run(x * 0.5)
+    assert torch.equal(first, kept)
+
+
+def test_an_output_that_is_a_view_of_an_input_is_a_copy() -> None:
+    net = Net(2)
+    network = compiled(net.output(net.op("flatten", net.input((2, 3)))), pipeline="")
+    x = inputs_of(network.graph, 2)[0]
+    (y,) = network.run(x)
+    wanted = y.clone()
+    x.zero_()
+    assert torch.equal(y, wanted)
+
+
+def test_code_for_another_machine_is_not_run() -> None:
+    net = Net(2)
+    graph = net.output(net.neuron(net.input((3,))))
+    other = replace(board("x86-64-v3"), name="other", features=("avx10.9",))
+    network = compile(graph, target=other, threads=1)
+    with pytest.raises(LdsnnError, match=r"compiled for other \(x86-64-v3\), this machine lacks avx10\.9"):
+        network.run(*inputs_of(graph, 1))
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "native"])
+def test_every_vector_width_gives_the_same(target: str) -> None:
+    net = Net(4)
+    x = net.neuron(net.conv(net.input((3, 6, 6)), 20))
+    graph = net.output(net.neuron(net.conv(net.pool(x), 12), neuron("if", max_count=4)))
+    if board(target).missing():
+        pytest.fail(f"the tests run on machines that have {target}")
+    check(graph, target=target)
 
 
 def test_threads_are_stated_and_do_not_change_results() -> None:

@@ -49,22 +49,29 @@ class Compiled:
     def __init__(
         self, graph: Graph, settings: Settings, library: Library, report: Mapping[str, Any] | None = None
     ) -> None:
-        """Bundles and the driver call this."""
-        import tvm
-        from tvm import relax
-
+        """Bundles and the driver call this. Code for another machine can be saved, not run."""
         self.graph, self.settings, self.library = graph, settings, library
         self.report: dict[str, Any] = dict(report or {})
         self.plans: dict[str, Plan] = {entry: plan(graph, settings.board, entry) for entry in ENTRIES}
-        self.vm = relax.VirtualMachine(library.module, tvm.cpu())
-        made: dict[str, Any] = {}
-        for each in self.plans.values():
-            for name in each.used_arguments():
-                if name not in made:
-                    made[name] = data.to_tvm(each.arguments[name]())
-        self._arguments = made
-        self._functions = {entry: self.vm[entry] for entry in ENTRIES}
+        self._missing = settings.board.missing()
+        self._arguments: dict[str, tuple[Any, ...]] = {}
+        self._functions: dict[str, Any] = {}
+        if not self._missing:
+            self._link()
         self.reset()
+
+    def _link(self) -> None:
+        """Make the arguments and find the functions."""
+        import tvm
+        from tvm import relax
+
+        self.vm = relax.VirtualMachine(self.library.module, tvm.cpu())
+        made: dict[str, Any] = {}
+        for entry, each in self.plans.items():
+            names = each.used_arguments()
+            made.update({k: data.to_tvm(each.arguments[k]()) for k in names if k not in made})
+            self._arguments[entry] = tuple(made[k] for k in names)
+            self._functions[entry] = self.vm[entry]
 
     # ---- running
 
@@ -84,15 +91,18 @@ class Compiled:
 
     def _run(self, inputs: Sequence[torch.Tensor]) -> Tensors:
         self._check(inputs, [n.type.timesteps for n in self.graph.inputs])
-        return tuple(data.to_torch(y) for y in self._invoke("run", [data.to_tvm(x) for x in inputs]))
+        given = [data.to_tvm(x) for x in inputs]
+        owned = {data.to_torch(x).data_ptr() for x in given}
+        outputs = (data.to_torch(y) for y in self._invoke("run", given))
+        # an output that only renumbers an input is a view of the caller's memory
+        return tuple(y.clone() if y.data_ptr() in owned else y for y in outputs)
 
     def bound(self, *inputs: Any) -> tuple[Any, tuple[Any, ...]]:
         """The library's function and all its arguments for a whole run, for timing without Python around it."""
         full = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
         self._check(full, [n.type.timesteps for n in self.graph.inputs])
-        threads.use(self.settings.threads)
-        arguments = (self._arguments[k] for k in self.plans["run"].used_arguments())
-        return self._functions["run"], (*(data.to_tvm(x) for x in full), *arguments)
+        self._ready()
+        return self._functions["run"], (*(data.to_tvm(x) for x in full), *self._arguments["run"])
 
     # ---- streaming
 
@@ -168,7 +178,8 @@ class Compiled:
     def _one(self, inputs: Sequence[torch.Tensor]) -> Tensors:
         step = self.plans["step"]
         counter = [data.to_tvm(torch.tensor([self.base_step], dtype=torch.int32))] if step.counter else []
-        results = self._invoke("step", [*(data.to_tvm(x) for x in inputs), *self._state, *counter])
+        # copies: what is kept from here on may be a view of them
+        results = self._invoke("step", [*(data.to_tvm(x.clone()) for x in inputs), *self._state, *counter])
         self._state = results[len(step.outputs) :]
         self.base_step += self.graph.granule
         return tuple(data.to_torch(y) for y in results[: len(step.outputs)])
@@ -212,6 +223,11 @@ class Compiled:
         data.one_batch(inputs, self.graph.inputs)
 
     def _invoke(self, entry: str, given: Sequence[Any]) -> list[Any]:
+        self._ready()
+        return list(self._functions[entry](*given, *self._arguments[entry]))
+
+    def _ready(self) -> None:
+        if self._missing:
+            board = self.settings.board
+            raise LdsnnError(f"compiled for {board.name} ({board.cpu}), this machine lacks {', '.join(self._missing)}")
         threads.use(self.settings.threads)
-        arguments = (self._arguments[k] for k in self.plans[entry].used_arguments())
-        return list(self._functions[entry](*given, *arguments))

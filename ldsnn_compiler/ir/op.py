@@ -15,7 +15,7 @@ tensor expression over the same axes. ``kind`` says how it may move in time:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -185,15 +185,22 @@ def per_step_op(
     Its shape rule is that function run on PyTorch's meta device; time is folded into the batch.
     """
 
+    shapes: dict[Hashable, tuple[int, ...]] = {}  # every pass infers every type again, and running the op is slow
+
     def infer(call: Call) -> tuple[Stream, ...]:
-        first = same_time(call)
-        meta = Call(call.attrs, call.types, {k: v.to("meta") for k, v in _used(call).items()})
+        first, used = same_time(call), _used(call)
+        key = (*call.attrs.items(), *(t.shape for t in call.types), *((k, v.shape) for k, v in used.items()))
+        if key not in shapes:
+            shapes[key] = run_on_meta(call, used)
+        return (first.with_(shape=shapes[key], dtype="float32", signal=signal(call)),)
+
+    def run_on_meta(call: Call, used: Tensors) -> tuple[int, ...]:
+        meta = Call(call.attrs, call.types, {k: v.to("meta") for k, v in used.items()})
         data = [torch.empty((1, *t.shape), device="meta") for t in call.types]
         try:
-            shape = step(meta, *data).shape[1:]
+            return tuple(step(meta, *data).shape[1:])
         except (RuntimeError, IndexError, ValueError) as error:
             raise ValueError(str(error).splitlines()[0]) from None
-        return (first.with_(shape=tuple(shape), dtype="float32", signal=signal(call)),)
 
     def evaluate(call: Call, *data: torch.Tensor) -> tuple[torch.Tensor, ...]:
         time_batch = data[0].shape[:2]

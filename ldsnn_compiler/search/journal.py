@@ -158,7 +158,7 @@ def open_journal(storage: str | None, study: str) -> Journal:
 def _open(storage: str) -> BaseStorage:
     try:
         import optuna
-        from optuna.storages import JournalStorage, RDBStorage
+        from optuna.storages import JournalStorage, RDBStorage, get_storage
         from optuna.storages.journal import JournalFileBackend
     except ModuleNotFoundError as error:
         hint = "pip install 'ldsnn-compiler[search]', or search without a storage"
@@ -168,7 +168,7 @@ def _open(storage: str) -> BaseStorage:
         if "://" not in storage:
             return JournalStorage(JournalFileBackend(storage))
         wait = {"connect_args": {"timeout": 120}} if storage.startswith("sqlite") else {}
-        return RDBStorage(storage, engine_kwargs=wait)
+        return get_storage(RDBStorage(storage, engine_kwargs=wait))  # reads only what is new
     except Exception as error:  # whatever the database driver raises: not there, no rights, an unknown scheme
         shown = storage if "@" not in storage else storage.split("@")[-1]
         message = f"cannot be opened, {type(error).__name__}: {str(error).splitlines()[0]}"

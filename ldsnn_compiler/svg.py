@@ -172,7 +172,9 @@ def _edge(edge: _Edge) -> str:
     line = f'<path d="{path}" fill="none" stroke="#666"{dashed} marker-end="url(#arrow)"/>'
     (x0, y0), (x1, y1) = stops[-2], stops[-1]
     at = f'x="{(x0 + x1) / 2 + 6:.1f}" y="{(y0 + y1) / 2 + 4:.1f}"'
-    return line + f'<text {at} fill="#666" font-size="{FONT - 3}">{escape(edge.label)}</text>'
+    # A white rim keeps the label readable where an edge passes under it.
+    rim = 'paint-order="stroke" stroke="white" stroke-width="3"'
+    return line + f'<text {at} {rim} fill="#666" font-size="{FONT - 3}">{escape(edge.label)}</text>'
 
 
 def _legend(height: float) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ldsnn_compiler.driver import compile as compile
-    from ldsnn_compiler.frontend import convert as convert
+    from ldsnn_compiler.frontend.conversion import convert as convert
     from ldsnn_compiler.frontend import trace as trace
     from ldsnn_compiler.interp.module import Interpreter as Interpreter
     from ldsnn_compiler.interp.work import count_work as count_work
@@ -49,7 +49,7 @@ _PUBLIC = {
     "Interpreter": ("interp.module", "Interpreter"),
     "Schedule": ("schedule", "Schedule"),
     "compile": ("driver", "compile"),
-    "convert": ("frontend", "convert"),
+    "convert": ("frontend.conversion", "convert"),
     "count_work": ("interp.work", "count_work"),
     "load": ("runtime", "load"),
     "read": ("ir.store", "read_graph"),

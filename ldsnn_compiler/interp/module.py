@@ -48,6 +48,7 @@ class Interpreter(torch.nn.Module):
             else:
                 self.register_buffer(attribute, value.clone())
         self._groups = _groups(graph)
+        self._spent = _last_uses(self._groups)
 
     # ---- running
 
@@ -93,20 +94,21 @@ class Interpreter(torch.nn.Module):
         return {name: getattr(self, attribute) for name, attribute in self._names.items()}
 
     def _advance(self, inputs: Data, base_steps: int) -> Data:
+        """Run every node over these steps; a value is dropped after its last use, for a deep network fills memory."""
         self._check(inputs, base_steps)
         values: dict[str, torch.Tensor] = {}
         run = _Run(self._tensors(), inputs[0].shape[1] if inputs else 1, base_steps)
         given = {node.name: x for node, x in zip(self.graph.inputs, inputs, strict=True)}
-        for group in self._groups:
+        for group, spent in zip(self._groups, self._spent, strict=True):
             if len(group) > 1:
                 self._cycle(group, values, run)
-                continue
-            node = group[0]
-            if node.op.name == "input":
-                outputs: Data = (given[node.name],)
+            elif (node := group[0]).op.name == "input":
+                self._record(node, values, (given[node.name],))
             else:
-                outputs = self._evaluate(node, tuple(values[o.name] for o in node.operands), run)
-            self._record(node, values, outputs)
+                data = tuple(values[o.name] for o in node.operands)
+                self._record(node, values, self._evaluate(node, data, run))
+            for name in spent:
+                del values[name]
         self.base_step += base_steps
         return tuple(values[node.result.name] for node in self.graph.outputs)
 
@@ -189,3 +191,17 @@ def _groups(graph: Graph) -> tuple[tuple[Node, ...], ...]:
     members = {c: sorted(data["members"], key=rank.__getitem__) for c, data in condensed.nodes(data=True)}
     order = nx.lexicographical_topological_sort(condensed, key=lambda c: rank[members[c][0]])
     return tuple(tuple(graph.node(n) for n in members[c]) for c in order)
+
+
+def _last_uses(groups: tuple[tuple[Node, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """Per group, the values that nothing after it reads; what an output node gives is kept."""
+    last: dict[str, int] = {}
+    for i, group in enumerate(groups):
+        for node in group:
+            last.update(dict.fromkeys((v.name for v in (*node.operands, *node.results)), i))
+    kept = {r.name for group in groups for n in group if n.op.name == "output" for r in n.results}
+    spent: list[list[str]] = [[] for _ in groups]
+    for name, i in last.items():
+        if name not in kept:
+            spent[i].append(name)
+    return tuple(map(tuple, spent))

@@ -49,6 +49,7 @@ class _Scan:
         self.emitter = Emitter(task.lanes)
         registers = (task.spec.vectors, task.lanes)
         self.state = {name: tir.scratch(registers) for name, _ in self.program.state}
+        self.rests = [tir.scratch(registers) for _ in range(task.spec.planes if task.spec.output == "bits" else 0)]
         self.total = tir.scratch(registers) if neuron.substeps > 1 else None
 
     def emit(self) -> None:
@@ -140,7 +141,7 @@ class _Scan:
         per_word = WORD // lanes
         first = task.block * (task.spec.block // WORD) if task.spec.blocks > 1 else 0
         whole = task.spec.blocks * task.spec.block <= WORD * words(task.spec.channels)
-        by_vector = [self._planes(value, planes) for value in emitted]
+        by_vector = [self._planes(value, v, planes) for v, value in enumerate(emitted)]
         for plane in range(planes):
             masks = [of_vector[plane] for of_vector in by_vector]
             for w in range(0, len(masks), per_word):
@@ -155,18 +156,21 @@ class _Scan:
             word = word | (tir.mask_word(mask, self.task.lanes) << tir.u64(i * self.task.lanes))
         return word
 
-    def _planes(self, emitted: Value, planes: int) -> list[Expr]:
+    def _planes(self, emitted: Value, vector: int, planes: int) -> list[Expr]:
         """Masks of the binary digits of a count, lowest first.
 
         Comparisons of floats all the way: LLVM 22 miscompiles words gathered from AVX-512 masks of truncated integers.
         """
         if planes == 1:
             return [self.emitter.mask(emitted)]
-        masks, rest, lanes = [], self.emitter.number(emitted), self.task.lanes
-        for plane in reversed(range(planes)):
+        lanes = self.task.lanes
+        whole, rest, masks = tir.ramp(0, lanes), self.emitter.number(emitted), []
+        for plane, slots in zip(reversed(range(planes)), self.rests, strict=True):
+            # through memory that becomes registers: TVM would inline a chain of bindings into itself
+            tir.store(slots, rest, vector, whole)
             weight = tir.const(float(2**plane), lanes)
-            masks.append(tirx.GE(rest, weight))
-            rest = tir.let(rest - tirx.Select(masks[-1], weight, tir.const(0.0, lanes)))
+            masks.append(tirx.GE(slots[vector, whole], weight))
+            rest = slots[vector, whole] - tirx.Select(masks[-1], weight, tir.const(0.0, lanes))
         return masks[::-1]
 
     def _existing(self, word: Expr, number: Expr) -> Expr:

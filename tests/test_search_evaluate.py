@@ -56,6 +56,17 @@ def test_the_identity_schedule_predicts_the_same_and_computes_the_first_convolut
     assert found.nodes["conv2d"].synaptic_updates * 4 == evaluator.reference.nodes["conv2d"].synaptic_updates
 
 
+def test_work_may_be_counted_on_the_first_samples_only():
+    graph, few = residual(), 2
+    x, schedule = samples(graph), space(graph).schedule((1, 2, 0))
+    some = Evaluator(graph, x, counted=few, memory=1 << 15)
+    some.remember(space(graph).schedule((1, 0, 0)))
+    found, whole = some.evaluate(schedule), Evaluator(graph, x).evaluate(schedule)
+    assert found.predictions == whole.predictions and found.nodes != whole.nodes
+    assert found.nodes == Evaluator(graph, x[:few]).evaluate(schedule).nodes
+    assert some.fingerprint != Evaluator(graph, x).fingerprint
+
+
 def test_small_batches_change_nothing():
     graph = residual()
     x, schedule = samples(graph), space(graph).schedule((1, 2, 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -43,9 +43,9 @@ VERSION = 1
 
 
 class Runner(Protocol):
-    """A graph ready to run on batch after batch; ``work`` sums over all of them."""
+    """A graph ready to run on batch after batch; ``work`` sums over those that were counted."""
 
-    def __call__(self, inputs: Data, capture: frozenset[str]) -> tuple[Data, dict[str, Tensor]]:
+    def __call__(self, inputs: Data, capture: frozenset[str], count: bool) -> tuple[Data, dict[str, Tensor]]:
         """Outputs ``[T, N, *shape]``, and the first results of the nodes named in ``capture``."""
 
     @property
@@ -61,12 +61,12 @@ class InterpreterRunner:
 
     def __init__(self, graph: Graph) -> None:
         self._interpreter, self._counter = Interpreter(graph), WorkCounter(graph)
-        self._interpreter.observers += [self._counter, self._capture]
         self._wanted: frozenset[str] = frozenset()
         self._captured: dict[str, Tensor] = {}
 
-    def __call__(self, inputs: Data, capture: frozenset[str]) -> tuple[Data, dict[str, Tensor]]:
+    def __call__(self, inputs: Data, capture: frozenset[str], count: bool) -> tuple[Data, dict[str, Tensor]]:
         self._wanted, self._captured = capture, {}
+        self._interpreter.observers = [self._capture, *([self._counter] if count else [])]
         with torch.no_grad():
             outputs = self._interpreter.run(*inputs)
         return outputs, self._captured
@@ -117,6 +117,7 @@ class Evaluator:
         x: samples as the data set holds them; sequences are ``[N, T, *shape]``.
         memory: bytes that one batch's values may take; sets the batch.
         cache: bytes for remembered streams.
+        counted: work is counted on the first so many samples (counting takes a third of the time); None: on all.
         engine: makes runners; the interpreter unless given.
 
     Raises:
@@ -130,11 +131,13 @@ class Evaluator:
         *,
         memory: int = 1 << 28,
         cache: int = 1 << 30,
+        counted: int | None = None,
         engine: Engine = InterpreterRunner,
     ) -> None:
         _check(graph, x)
         self.original, self.x = graph, x
         self._memory, self._engine = memory, engine
+        self._counted = min(len(x), counted or len(x))
         self._digests = Digests()
         self._cache = StreamCache(len(x), cache)
         self._known_work: dict[str, NodeWork] = {}
@@ -154,7 +157,7 @@ class Evaluator:
     def fingerprint(self) -> str:
         """Hash of the network and the samples: figures of one fingerprint are comparable."""
         ends = sorted(signatures(self.original, self._digests)[n.name] for n in self.original.outputs)
-        text = f"{VERSION}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
+        text = f"{VERSION} {self._counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
@@ -216,9 +219,9 @@ class Evaluator:
         keep = self._cache.plan(graph, signature) if remember else {}
         runner, scores = self._engine(running), list[Tensor]()
         batch = max(1, self._memory // max(1, _bytes_per_sample(running)))
-        for low in range(0, len(self.x), batch):
-            high = min(low + batch, len(self.x))
-            outputs, captured = runner(self._inputs(running, start.known if start else {}, low, high), frozenset(keep))
+        for low, high in self._batches(batch):
+            inputs = self._inputs(running, start.known if start else {}, low, high)
+            outputs, captured = runner(inputs, frozenset(keep), low < self._counted)
             scores.append(outputs[0].mean(0).flatten(1))
             for name, data in captured.items():
                 self._cache.put(signature[name], keep[name], low, data)
@@ -231,6 +234,12 @@ class Evaluator:
         nodes |= {n.name: self._known_work[signature[n.name]] for n in skipped}
         return torch.cat(scores), {n.name: nodes[n.name] for n in graph.nodes if n.name in nodes}
 
+    def _batches(self, batch: int) -> Iterator[tuple[int, int]]:
+        """Sample ranges; none crosses the end of what is counted."""
+        for first, last in ((0, self._counted), (self._counted, len(self.x))):
+            for low in range(first, last, batch):
+                yield low, min(low + batch, last)
+
     def _inputs(self, graph: Graph, known: Mapping[str, str], low: int, high: int) -> Data:
         return tuple(
             self._cache.get(known[n.name], low, high) if n.name in known else as_input(n, self.x[low:high])
@@ -241,7 +250,7 @@ class Evaluator:
         found = {}
         for name, work in runner.work.items():
             node = graph.node(name)
-            found[name] = NodeWork.of(work, len(self.x), node["neuron"] if node.op.name == "neuron" else None)
+            found[name] = NodeWork.of(work, self._counted, node["neuron"] if node.op.name == "neuron" else None)
         return found
 
 

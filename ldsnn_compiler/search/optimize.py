@@ -38,12 +38,13 @@ ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimise
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is evaluated. ``samples`` of the calibration split serve sensitivity, all of it the rest; ``width``
-    schedules are compared at a time, for ``rounds`` along the frontier and ``moves`` rounds of local moves;
-    ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in
-    bytes."""
+    """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where work is counted on the first
+    ``counted``; all of it serves the rest. ``width`` schedules are compared at a time, for ``rounds`` along the
+    frontier and ``moves`` rounds of local moves; ``resolution`` is the knapsack's. ``memory`` bounds a batch's values
+    and ``cache`` the remembered streams, in bytes."""
 
     samples: int = 256
+    counted: int = 64
     width: int = 8
     rounds: int = 3
     moves: int = 12
@@ -84,8 +85,9 @@ class _Search:
     uneven: bool
     sessions: list[Session] = field(default_factory=list)
 
-    def session(self, x: Tensor) -> Session:
-        evaluator = Evaluator(self.graph, x, memory=self.effort.memory, cache=self.effort.cache)
+    def session(self, x: Tensor, counted: int | None = None) -> Session:
+        effort = self.effort
+        evaluator = Evaluator(self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted)
         self.sessions.append(Session(evaluator, self.journal, self.progress))
         return self.sessions[-1]
 
@@ -159,7 +161,7 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
     x, labels = data.calibration
     session = search.session(x)
     chosen = _spread(len(x), search.effort.samples)
-    small = session if len(chosen) == len(x) else search.session(x[chosen])
+    small = session if len(chosen) == len(x) else search.session(x[chosen], search.effort.counted)
     small_labels = labels if labels is None or small is session else labels[chosen]
     explorer = Explorer(session, where, search.criterion(session, labels), search.cost, {})
     identity = (0,) * len(where.groups)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from conftest import ROOT
 from typer.testing import CliRunner
 
 from ldsnn_compiler.cli.app import app
+from ldsnn_compiler.demo.data import digits_data
 from ldsnn_compiler.demo.run import GRAPH, SCHEDULE, WEIGHTS, digits_graph
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.store import read_graph
 from ldsnn_compiler.ir.text import graph_text
 from ldsnn_compiler.ir.verify import verify
+from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
 from ldsnn_compiler.runtime import load
 from ldsnn_compiler.schedule import Schedule
 
@@ -56,3 +62,27 @@ def test_demo_prints_four_rows_and_leaves_bundle_and_dumps(tmp_path: Path) -> No
     with torch.no_grad():
         assert torch.allclose(compiled(x), Interpreter(compiled.graph)(x), atol=1e-4)
     assert len(list(Path(found["dumps"]).iterdir())) > 8
+
+
+@pytest.mark.spikingjelly
+def test_kept_schedule_loses_nothing_on_the_calibration_split() -> None:
+    """What ``examples/digits/schedule.py`` promises of its choice, on a part of the split."""
+    script = _script("schedule")
+    x, y = (torch.from_numpy(part[:100]) for part in digits_data()["calibration"])
+    folded = digits_graph()
+    run_pipeline(folded, parse_pipeline(script.BEFORE))
+    uniform = script.try_schedule(folded, script.with_timesteps(folded, (16, 16, 16)), x, y)
+    chosen = script.try_schedule(folded, Schedule.read(SCHEDULE), x, y)
+    worse = script.try_schedule(folded, script.with_timesteps(folded, (1, 1, 1)), x, y)
+    assert chosen.accuracy >= uniform.accuracy - 0.01 and chosen.work < uniform.work / 3
+    kept = script.frontier([uniform, chosen, worse])
+    assert kept[0] is worse and kept[1] is chosen
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"digits_{name}", ROOT / "examples" / "digits" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ldsnn_compiler.runtime import Compiled as Compiled
     from ldsnn_compiler.runtime import load as load
     from ldsnn_compiler.schedule import Schedule as Schedule
+    from ldsnn_compiler.search.optimize import optimize as optimize
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "convert",
     "count_work",
     "load",
+    "optimize",
     "read",
     "trace",
     "verify",
@@ -52,6 +54,7 @@ _PUBLIC = {
     "convert": ("frontend.conversion", "convert"),
     "count_work": ("interp.work", "count_work"),
     "load": ("runtime", "load"),
+    "optimize": ("search.optimize", "optimize"),
     "read": ("ir.store", "read_graph"),
     "trace": ("frontend", "trace"),
     "verify": ("ir.verify", "verify"),

@@ -182,7 +182,8 @@ def per_step_op(
 ) -> OpDef:
     """Declare an op by what it does to one step, ``step(call, *x)`` on ``[B, *shape]``.
 
-    Its shape rule is that function run on PyTorch's meta device; time is folded into the batch.
+    Its shape rule is that function run on no samples, or, where that fails, on PyTorch's meta device, whose errors are
+    shown; time is folded into the batch.
     """
 
     shapes: dict[Hashable, tuple[int, ...]] = {}  # every pass infers every type again, and running the op is slow
@@ -191,8 +192,16 @@ def per_step_op(
         first, used = same_time(call), _used(call)
         key = (*call.attrs.items(), *(t.shape for t in call.types), *((k, v.shape) for k, v in used.items()))
         if key not in shapes:
-            shapes[key] = run_on_meta(call, used)
+            shapes[key] = run_on_nothing(call) or run_on_meta(call, used)
         return (first.with_(shape=shapes[key], dtype="float32", signal=signal(call)),)
+
+    def run_on_nothing(call: Call) -> tuple[int, ...] | None:
+        """A batch of no samples; PyTorch's first use of its meta device imports modules for seconds."""
+        try:
+            with torch.no_grad():
+                return tuple(step(call, *(torch.empty((0, *t.shape)) for t in call.types)).shape[1:])
+        except (RuntimeError, IndexError, ValueError):
+            return None
 
     def run_on_meta(call: Call, used: Tensors) -> tuple[int, ...]:
         meta = Call(call.attrs, call.types, {k: v.to("meta") for k, v in used.items()})

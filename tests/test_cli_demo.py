@@ -53,7 +53,8 @@ def test_demo_prints_four_rows_and_leaves_bundle_and_dumps(tmp_path: Path) -> No
     assert [r["name"].split(" ")[0] for r in found["rows"]] == ["PyTorch", "naive", "exactly", "per-layer"]
     assert eager["accuracy"] == naive["accuracy"] == optimised["accuracy"] and naive["agreement"] == 1
     assert scheduled["accuracy"] >= eager["accuracy"] - 0.05
-    assert optimised["synaptic_updates"] < naive["synaptic_updates"] == eager["synaptic_updates"]
+    assert naive["synaptic_updates"] == pytest.approx(eager["synaptic_updates"], rel=1e-4)
+    assert optimised["synaptic_updates"] < naive["synaptic_updates"]
     assert scheduled["synaptic_updates"] < optimised["synaptic_updates"] / 2
     assert scheduled["neurons_evaluated"] < optimised["neurons_evaluated"] / 2
     assert all(row["latency_ms"] > 0 and row["accuracy_ci95"][0] < row["accuracy"] for row in found["rows"])

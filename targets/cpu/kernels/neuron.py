@@ -69,9 +69,15 @@ class Emitter:
         constant = lambda value: Value(tir.const(value, self.lanes))  # noqa: E731
         return fold(expr, constant, env.__getitem__, lambda op, args: self._operations[op](*args))
 
+    def _held(self, value: Expr) -> Expr:
+        """Evaluate once, in a register of its own: TVM would inline a long chain of bindings into itself."""
+        slot, whole = tir.scratch((self.lanes,)), tir.ramp(0, self.lanes)
+        tir.store(slot, value, whole)
+        return slot[whole]
+
     def run(self, assignments: tuple[Assign, ...], env: Env) -> None:
         """Assignments in order; ``env`` gains every name assigned. TVM cannot bind masks: those are written where
         used."""
         for assign in assignments:
             value = self.emit(assign.value, env)
-            env[assign.target] = value if value.is_mask else Value(tir.let(value.expr))
+            env[assign.target] = value if value.is_mask else Value(self._held(value.expr))

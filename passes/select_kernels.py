@@ -40,6 +40,8 @@ from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.cost import GUESSED_DENSITY, prefers_events
 from ldsnn_compiler.targets.region import SYNAPSES, fusible
 
+#: counts of more bits than this travel as numbers
+MOST_PLANES = 8
 POOLS = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool")
 
 
@@ -132,7 +134,8 @@ class _Chooser:
 
     def _form(self, node: Node) -> str:
         signal = node.type.signal
-        if not signal.is_bounded or node.name in self.cyclic or not self._writes_bits(node):
+        is_small = signal.is_bounded and signal.planes <= MOST_PLANES
+        if not is_small or node.name in self.cyclic or not self._writes_bits(node):
             return "dense"
         if not any(self._reads_bits(user) for user, _ in self.graph.uses(node.result)):
             return "dense"
@@ -187,7 +190,8 @@ def events_behind(value: Value) -> Value | None:
     node = value.node
     if node.op.name in ("flatten", "resample", "readout"):
         return events_behind(node.operands[0])
-    return value if value.type.signal.is_bounded else None
+    signal = value.type.signal
+    return value if signal.is_bounded and signal.planes <= MOST_PLANES else None
 
 
 def window_size(node: Node) -> int:

@@ -33,7 +33,7 @@ def test_every_op_is_in_the_zoo() -> None:
 
 def test_placement_round_trip() -> None:
     graph = build("neuron_if")
-    graph.place(graph.node("cell"), Placement("event", "bits", "r3", "outside"))
+    graph.place(graph.node("cell"), Placement("event", "bits", "layer1.0.relu_2", "outside"))
     assert graph_text(parse_graph(graph_text(graph), graph.tensors)) == graph_text(graph)
 
 

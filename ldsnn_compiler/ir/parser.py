@@ -22,7 +22,7 @@ from ldsnn_compiler.ir.types import REAL, Signal, Stream
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)|(?P<string>"(?:[^"\\]|\\.)*")|(?P<ref>@[\w.~/#-]+)|(?P<value>%[\w.]+(?:\#\d+)?)
     |(?P<number>-?(?:inf|nan|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(?![\w]))|(?P<hash>sha256:[0-9a-f]+)
-    |(?P<word>[A-Za-z_][\w-]*)|(?P<punct>[=(){}\[\],:<>/-])""",
+    |(?P<word>[A-Za-z_][\w.-]*)|(?P<punct>[=(){}\[\],:<>/-])""",
     re.VERBOSE,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from search_worker import EFFORT, data, network, search
@@ -73,6 +73,16 @@ def test_the_searched_schedule_meets_the_budget_and_is_never_dearer_than_the_bes
         assert len(set(best.values())) == 1
     rows = {row.name: row for row in both().rows}
     assert rows["per layer, binary"].synaptic_updates <= rows["best uniform, binary"].synaptic_updates * 1.05  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("budget", (0.0, 0.1, 0.2, 0.3, 0.5))
+def test_the_search_finds_what_trying_everything_finds(budget: float):
+    evaluator, where = Evaluator(network(), data(count=48).calibration[0]), space(network())
+    criterion = Criterion(budget, 0.5, evaluator.reference.predictions, None)
+    everything = [evaluator.evaluate(where.schedule(picks)) for picks in product(range(3), repeat=3)]
+    least = min(f.cost(COSTS["synaptic"]) for f in everything if criterion.met(f))
+    ours = optimize(network(), data(count=48), budget).schedule
+    assert evaluator.evaluate(ours).cost(COSTS["synaptic"]) == pytest.approx(least)
 
 
 def test_binary_holds_levels_at_one_and_graded_does_not_have_to():

@@ -40,14 +40,15 @@ ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimise
 class Effort:
     """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where work is counted on the first
     ``counted``; all of it serves the rest. ``width`` schedules are compared at a time, for ``rounds`` along the
-    frontier and ``moves`` rounds of local moves; ``resolution`` is the knapsack's. ``memory`` bounds a batch's values
-    and ``cache`` the remembered streams, in bytes."""
+    frontier, then for at most ``moves`` rounds of local moves, ending after ``patience`` rounds in vain. ``resolution``
+    is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in bytes."""
 
     samples: int = 256
     counted: int = 64
     width: int = 8
     rounds: int = 3
     moves: int = 12
+    patience: int = 4
     resolution: float = 0.01
     memory: int = 1 << 28
     cache: int = 1 << 30
@@ -172,7 +173,7 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
         frontier = model.frontier(search.effort.resolution, search.seed)
         explorer.follow(frontier, search.effort.width, search.effort.rounds)
         start = explorer.best or uniform
-        explorer.improve(model, start, search.effort.width, search.effort.moves)
+        explorer.improve(model, start, search.effort.width, search.effort.moves, search.effort.patience)
     return _Found(where, explorer.best or uniform, uniform, name, explorer, session)
 
 

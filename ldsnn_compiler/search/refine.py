@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product, zip_longest
+from math import prod
 
 from ldsnn_compiler.search.cost import Cost
 from ldsnn_compiler.search.criterion import Criterion
@@ -14,6 +16,8 @@ from ldsnn_compiler.search.options import Space
 from ldsnn_compiler.search.session import Session
 
 Picks = tuple[int, ...]
+SMALL = 4096
+"""Schedules up to which all of them are ranked, not only neighbours."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ class Explorer:
             following = min((i for i in spread if i > last), default=len(left))
             left = left[last + 1 : following]
 
-    def improve(self, model: Model, start: Point, width: int, rounds: int, patience: int = 2) -> Point:
-        """Greedy local moves: the cheapest move that stays good enough, until ``patience`` batches bring none."""
+    def improve(self, model: Model, start: Point, width: int, rounds: int, patience: int) -> Point:
+        """Local moves: of a batch the cheapest that is good enough, until ``patience`` batches bring none."""
         current, misses = start, 0
         for _ in range(rounds):
-            moves = [p for p in _moves(model, self.space, current.picks) if p not in self.seen][:width]
+            moves = self._moves(model, current)[:width]
             if not moves or misses == patience:
                 break
             points = self.look(moves, "refinement", base=current.picks)
@@ -76,26 +80,45 @@ class Explorer:
             current = min(better, key=lambda p: (p.cost, p.figures.loss, p.picks), default=current)
         return current
 
+    def _moves(self, model: Model, current: Point) -> list[Picks]:
+        """Neighbours that are cheaper by prediction, bold and careful ones in turn.
 
-def _moves(model: Model, space: Space, picks: Picks) -> list[Picks]:
-    """Cheaper neighbours by prediction, least loss per saving first: one group cheaper, or one cheaper and another
-    better."""
-    loss, cost = model.loss(picks), model.cost(picks)
+        Bold: the cheapest whose predicted loss is no larger than that of some point known to be good enough; in a
+        small space any schedule may be one. Careful: the least loss per saving, of neighbours, and in a small space of
+        all.
+        """
+        loss, cost = model.loss(current.picks), model.cost(current.picks)
+        room = max(p.figures.loss for p in self.seen.values() if self.criterion.met(p.figures)) - current.figures.loss
+        near, far = _neighbours(model, self.space, current.picks), _everything(self.space)
+        bold, careful, distant = (list[tuple[float, Picks]]() for _ in range(3))
+        for each in sorted((near | far) - self.seen.keys()):
+            saving, more = cost - model.cost(each), model.loss(each) - loss
+            if saving <= 0:
+                continue
+            ratio = more / saving if more > 0 else -saving / cost
+            bold += [(-saving, each)] if more <= room else []
+            (careful if each in near else distant).append((ratio, each))
+        turns = zip_longest(sorted(bold), sorted(careful), sorted(distant))
+        return list(dict.fromkeys(ranked[1] for turn in turns for ranked in turn if ranked))
+
+
+def _everything(space: Space) -> set[Picks]:
+    """All schedules of a small space, none of a larger one."""
+    choices = [range(len(group.choices)) for group in space.groups]
+    return set(product(*choices)) if prod(map(len, choices)) <= SMALL else set()
+
+
+def _neighbours(model: Model, space: Space, picks: Picks) -> set[Picks]:
+    """One group changed, or two to options near their present ones."""
     single = {p for g in range(len(picks)) for p in _changed(picks, g, range(len(space.groups[g].choices)))}
     near = [_changed(picks, g, _near(model, picks, g)) for g in range(len(picks))]
-    double = {
+    return single | {
         tuple(b[i] if b[i] != picks[i] else a[i] for i in range(len(picks)))
         for g, first in enumerate(near)
         for second in near[g + 1 :]
         for a in first
         for b in second
     }
-    ranked = []
-    for each in single | double:
-        saving, more = cost - model.cost(each), model.loss(each) - loss
-        if saving > 0:
-            ranked.append((more / saving if more > 0 else -saving / cost, each))
-    return [each for _, each in sorted(ranked)]
 
 
 def _changed(picks: Picks, g: int, options: Sequence[int]) -> list[Picks]:

@@ -134,5 +134,7 @@ def _layers(report: Mapping[str, Any], name: str) -> dict[str, Any]:
             for key, most in largest.items()
         }
         layer = schedule.get(path)
+        if layer is None:
+            cells["density"] = []  # of currents, which are dense whatever the schedule
         entries.append({"path": path, "op": (pair[1] or pair[0] or {})["op"], "layer": layer, **cells})
     return {"name": name, "colour": COLOURS[_kind(name)], "entries": entries}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ldsnn_compiler.cli.common import Answer, Convert, Data, Model, Sequence, Shape, Timesteps, note
+from ldsnn_compiler.cli.common import Answer, Calibrate, Convert, Data, Model, Sequence, Shape, Timesteps, note
 from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_graph, open_module
 from ldsnn_compiler.errors import LdsnnError, Problem
 
@@ -17,12 +17,13 @@ def check(
     model: Model,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     data: Data = None,
     shape: Shape = None,
     sequence: Sequence = False,
 ) -> Answer:
     """Say whether a model can be imported: its layers as they would be, or all problems at once."""
-    options = ModelOptions(model, timesteps, convert, data, shape, sequence)
+    options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate)
     graph, notes = _import(options)
     for each in notes:
         note(f"note: {each}")

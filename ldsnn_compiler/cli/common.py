@@ -30,6 +30,14 @@ Data = Annotated[
 ]
 Timesteps = Annotated[int | None, typer.Option("--timesteps", min=1, help="uniform T0 of the model")]
 Convert = Annotated[bool, typer.Option("--convert", help="turn a plain ReLU network into an SNN; needs --data")]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibrate",
+        metavar="K=V,...",
+        help="of --convert: threshold=mse|percentile|max, percentile=99.9, bias=true",
+    ),
+]
 ScheduleFile = Annotated[Path | None, typer.Option("--schedule", help="schedule file: timesteps and levels per layer")]
 Target = Annotated[str, typer.Option("--target", help="a board's name; see `ldsnn targets`")]
 Batch = Annotated[str, typer.Option("--batch", help="samples per call, or `any` for a symbolic batch")]

@@ -10,6 +10,7 @@ import typer
 from ldsnn_compiler.cli.common import (
     Answer,
     Batch,
+    Calibrate,
     Convert,
     Data,
     DumpDir,
@@ -46,6 +47,7 @@ def compile(
     threads: Threads = None,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     data: Data = None,
     shape: Shape = None,
     sequence: Sequence = False,
@@ -55,7 +57,7 @@ def compile(
 ) -> Answer:
     """Compile a model for a target and write the bundle; with --data kernels are chosen by measured densities."""
     size = parse_batch(batch)
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
     compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes)
     path = output or Path(f"{graph.name}.ldsnn")
     compiled.save(path)

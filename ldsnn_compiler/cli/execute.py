@@ -10,6 +10,7 @@ import typer
 from ldsnn_compiler.cli.common import (
     Answer,
     Batch,
+    Calibrate,
     Convert,
     Data,
     Limit,
@@ -53,6 +54,7 @@ def run(
     threads: Threads = None,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     sequence: Sequence = False,
     pipeline: Pipeline = None,
     limit: Limit = None,
@@ -62,7 +64,7 @@ def run(
     from ldsnn_compiler.results import Report, machine_name
 
     size = parse_batch(batch)
-    options = ModelOptions(model, timesteps, convert, data, None, sequence)
+    options = ModelOptions(model, timesteps, convert, data, None, sequence, calibrate)
     given = open_data(data, "run")
     assert given is not None
     x, y = (part[:limit] if part is not None else None for part in given.report)
@@ -162,6 +164,7 @@ def profile(
     threads: Threads = None,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     shape: Shape = None,
     sequence: Sequence = False,
     pipeline: Pipeline = None,
@@ -172,7 +175,7 @@ def profile(
     from ldsnn_compiler.evaluate import user_layout
 
     size = parse_batch(batch)
-    options = ModelOptions(model, timesteps, convert, data, shape, sequence)
+    options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate)
     given = open_data(data, "profile")
     assert given is not None
     compiled = _compiled(options, schedule, target, size, threads, pipeline)

@@ -10,6 +10,7 @@ import typer
 
 from ldsnn_compiler.cli.common import (
     Answer,
+    Calibrate,
     Convert,
     Data,
     DumpDir,
@@ -43,6 +44,7 @@ def inspect(
     svg: Annotated[Path | None, typer.Option("--svg", help="write a drawing to this file")] = None,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     shape: Shape = None,
     sequence: Sequence = False,
     limit: Limit = None,
@@ -56,7 +58,7 @@ def inspect(
     from ldsnn_compiler.ir.text import graph_text
     from ldsnn_compiler.svg import svg as svg_text
 
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
     if pipeline is not None or schedule is not None:
         run_passes(graph, pipeline, schedule, ())
     given = open_data(data)
@@ -86,6 +88,7 @@ def opt(
     time_passes: TimePasses = False,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     data: Data = None,
     shape: Shape = None,
     sequence: Sequence = False,
@@ -94,7 +97,7 @@ def opt(
     from ldsnn_compiler.ir.store import write_graph
     from ldsnn_compiler.ir.text import graph_text
 
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
     instruments, report = pass_instruments(dump_dir, time_passes)
     done = run_passes(graph, pipeline, schedule, instruments)
     report()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ class ModelOptions:
     data: str | None = None
     shape: str | None = None
     sequence: bool = False
+    calibrate: str | None = None
 
 
 def kind_of(model: str) -> str:
@@ -74,7 +75,8 @@ def open_graph(options: ModelOptions) -> Graph:
     kind = kind_of(options.model)
     if kind == "factory":
         return _imported(options)
-    given = [n for n, v in (("--timesteps", options.timesteps), ("--convert", options.convert)) if v]
+    asked = (("--timesteps", options.timesteps), ("--convert", options.convert), ("--calibrate", options.calibrate))
+    given = [n for n, v in asked if v]
     if given:
         hint = "a graph has its timesteps already"
         raise LdsnnError([Problem(f"applies to file.py:factory, not to a {kind}", where=n, hint=hint) for n in given])
@@ -87,6 +89,8 @@ def open_graph(options: ModelOptions) -> Graph:
 def _imported(options: ModelOptions) -> Graph:
     name = options.model.rpartition(":")[2]
     if not options.convert:
+        if options.calibrate:
+            raise LdsnnError(Problem("says how to convert, so it needs --convert", where="--calibrate"))
         module, example = open_module(options)
         from ldsnn_compiler.frontend import trace
 
@@ -97,14 +101,33 @@ def _imported(options: ModelOptions) -> Graph:
         problems.append(Problem("--convert needs data to calibrate with", where="--data", hint=DATA_ACCEPTED))
     if options.timesteps is None:
         problems.append(Problem("--convert needs a number of timesteps", where="--timesteps"))
+    settings = _calibration_settings(options.calibrate or "", problems)
     data = open_data(options.data)
-    if data is None or options.timesteps is None:
+    if data is None or options.timesteps is None or problems:
         raise LdsnnError(problems)
     module, _ = open_module(options)
     from ldsnn_compiler.frontend import convert
 
     with warnings_as_notes():
-        return convert(module, data.calibration[0], options.timesteps, name=name)
+        return convert(module, data.calibration[0], options.timesteps, name=name, **settings)
+
+
+def _calibration_settings(text: str, problems: list[Problem]) -> dict[str, Any]:
+    """``threshold=percentile,bias=true`` as arguments of ``convert``; what is wrong goes to ``problems``."""
+    kinds: dict[str, Callable[[str], Any]] = {
+        "threshold": str,
+        "percentile": float,
+        "bias": {"true": True, "false": False}.__getitem__,
+    }
+    found: dict[str, Any] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key, _, value = part.partition("=")
+        try:
+            found[key] = kinds[key](value)
+        except (KeyError, ValueError):
+            accepted = "threshold=mse|percentile|max, percentile=NUMBER, bias=true|false"
+            problems.append(Problem(f"cannot be read: {part!r}", where="--calibrate", hint=accepted))
+    return found
 
 
 def open_module(options: ModelOptions) -> tuple[nn.Module, Any]:

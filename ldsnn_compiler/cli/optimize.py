@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ldsnn_compiler.cli.common import Answer, Convert, Data, Model, Sequence, Shape, Target, Timesteps, note
+from ldsnn_compiler.cli.common import Answer, Calibrate, Convert, Data, Model, Sequence, Shape, Target, Timesteps, note
 from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def optimize(
     caution: Caution = 0.5,
     timesteps: Timesteps = None,
     convert: Convert = False,
+    calibrate: Calibrate = None,
     shape: Shape = None,
     sequence: Sequence = False,
 ) -> Answer:
@@ -59,7 +60,7 @@ def optimize(
 
     given = open_data(data, "optimize")
     assert given is not None
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),

@@ -1,4 +1,9 @@
-"""The neuron program evaluated with PyTorch, one step after another."""
+"""The neuron program evaluated with PyTorch, one step after another.
+
+Where gradients are asked for, :func:`step` walks the program's expressions. Elsewhere the program is compiled once to
+straight-line code over slots (:mod:`ldsnn_compiler.interp.straight`): the same operations in the same order, so the
+same bits, in memory that is reused from step to step.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from ldsnn_compiler.interp import straight
 from ldsnn_compiler.interp.surrogate import heaviside, rounded
 from ldsnn_compiler.ir.neuron import Neuron
 from ldsnn_compiler.ir.program import Expr, fold
@@ -25,6 +31,7 @@ _TORCH: Mapping[str, Callable[..., torch.Tensor]] = {
 }
 
 Env = dict[str, torch.Tensor]
+Params = Mapping[str, torch.Tensor]
 
 
 def evaluate(expr: Expr, env: Env) -> torch.Tensor:
@@ -33,13 +40,13 @@ def evaluate(expr: Expr, env: Env) -> torch.Tensor:
     return fold(expr, like.new_tensor, env.__getitem__, lambda op, args: _TORCH[op](*args))
 
 
-def initial_state(neuron: Neuron, params: Mapping[str, torch.Tensor], like: torch.Tensor) -> Env:
+def initial_state(neuron: Neuron, params: Params, like: torch.Tensor) -> Env:
     """State before the first step for data shaped like ``like`` ``[N, *shape]``."""
     env = {"x": like, **params}
     return {name: evaluate(init, env).expand_as(like).clone() for name, init in neuron.program.state}
 
 
-def step(neuron: Neuron, params: Mapping[str, torch.Tensor], x: torch.Tensor, state: Env) -> Env:
+def step(neuron: Neuron, params: Params, x: torch.Tensor, state: Env) -> Env:
     """Run the program once; gives every name assigned, the new state among them."""
     env = {**params, **state, "x": x}
     for assign in neuron.program.steps:
@@ -48,25 +55,48 @@ def step(neuron: Neuron, params: Mapping[str, torch.Tensor], x: torch.Tensor, st
 
 
 def scan(
-    neuron: Neuron, params: Mapping[str, torch.Tensor], x: torch.Tensor, state: Env
+    neuron: Neuron, params: Params, x: torch.Tensor, state: Env, *, membrane: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Emitted values and membrane ``[T, N, *shape]``; ``state`` is read and updated.
 
     Emits ``unit * count`` for events, with the count summed over the substeps; else the mean of the program's output.
+    Without ``membrane`` the second result may be empty.
     """
-    program, signal = neuron.program, neuron.signal
     if not state:
         state.update(initial_state(neuron, params, x[0]))
+    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params.values(), *state.values()))
+    values, membranes = (_followed if tracked else _plain)(neuron, params, x, state, membrane)
+    scale = neuron.signal.unit if neuron.signal.is_event else 1.0 / neuron.substeps
+    return values if scale == 1.0 else values * x.new_tensor(scale), membranes
+
+
+def _emitted(neuron: Neuron) -> str:
+    """The variable that is summed over the substeps."""
+    return "n" if neuron.signal.is_event else neuron.program.output
+
+
+def _followed(
+    neuron: Neuron, params: Params, x: torch.Tensor, state: Env, membrane: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """With gradients: sums over the substeps, and membranes."""
     values, membranes = [], []
     for current in x:
         total: torch.Tensor | None = None
         for _ in range(neuron.substeps):
             env = step(neuron, params, current, state)
             state.update({name: env[name].expand_as(current) for name in state})
-            part = env["n"] if signal.is_event else env[program.output]
+            part = env[_emitted(neuron)]
             total = part if total is None else total + part
         assert total is not None
-        scale = signal.unit if signal.is_event else 1.0 / neuron.substeps
-        values.append(total if scale == 1.0 else total * x.new_tensor(scale))
-        membranes.append(state[program.membrane])
+        values.append(total)
+        membranes.append(state[neuron.program.membrane])
     return torch.stack(values), torch.stack(membranes)
+
+
+def _plain(
+    neuron: Neuron, params: Params, x: torch.Tensor, state: Env, membrane: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without gradients: the same numbers."""
+    kept = neuron.program.membrane if membrane else None
+    with torch.no_grad():
+        return straight.scan(neuron.program, _emitted(neuron), neuron.substeps, params, x, state, kept)

@@ -36,7 +36,7 @@ def _evaluate(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         k: per_channel(call.tensors[v.name], x.ndim - 2) if isinstance(v, TensorRef) else x.new_tensor(v)
         for k, v in neuron.params.items()
     }
-    values, membrane = scan(neuron, params, x, call.state)
+    values, membrane = scan(neuron, params, x, call.state, membrane=call["membrane"])
     return (values, membrane) if call["membrane"] else (values,)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ldsnn_compiler.driver import compile as compile
-    from ldsnn_compiler.frontend.conversion import convert as convert
     from ldsnn_compiler.frontend import trace as trace
+    from ldsnn_compiler.frontend.conversion import convert as convert
     from ldsnn_compiler.interp.module import Interpreter as Interpreter
     from ldsnn_compiler.interp.work import count_work as count_work
     from ldsnn_compiler.ir.graph import Graph as Graph

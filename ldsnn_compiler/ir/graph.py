@@ -317,6 +317,8 @@ class Graph:
             return node.op.infer(self.call(node))
         except ValueError as error:
             raise LdsnnError(Problem(str(error), **_at(node))) from None
+        except ZeroDivisionError:
+            raise LdsnnError(Problem("an attribute that divides is 0", **_at(node))) from None
 
     def _retype(self, roots: Iterable[Node]) -> None:
         """Infer again from ``roots`` downwards, as far as types change.

@@ -110,6 +110,10 @@ class Neuron:
     settings: tuple[tuple[str, Option | Number], ...] = ()
     substeps: int = 1
 
+    def __post_init__(self) -> None:
+        if type(self.substeps) is not int or self.substeps < 1:
+            raise LdsnnError(f"neuron {self.template!r}: substeps is a whole number from 1, not {self.substeps!r}")
+
     @property
     def family(self) -> Template:
         return template(self.template)
@@ -175,13 +179,15 @@ def neuron(name: str, **settings: Option | Number) -> Neuron:
     family, kept, wrong = template(name), dict[str, Option | Number](), list[str]()
     for key, value in settings.items():
         if key in family.options:
-            choice = family.options[key]
-            value = type(choice.default)(value) if not isinstance(value, TensorRef) else value
-            if choice.values is not None and value not in choice.values:
-                wrong.append(f"{key} is one of {', '.join(map(str, choice.values))}, not {value!r}")
-            if value != choice.default:
-                kept[key] = value
+            chosen, expected = _chosen(value, family.options[key])
+            if chosen is None:
+                wrong.append(f"{key} is {expected}, not {value!r}")
+            elif chosen != family.options[key].default:
+                kept[key] = chosen
         elif key in family.params:
+            if not isinstance(value, int | float | TensorRef):
+                wrong.append(f"{key} is a number or a tensor, not {value!r}")
+                continue
             value = value if isinstance(value, TensorRef) else float(value)
             if value != family.params[key].default:
                 kept[key] = value
@@ -195,9 +201,25 @@ def neuron(name: str, **settings: Option | Number) -> Neuron:
     return result
 
 
+def _chosen(value: Option | Number, choice: Choice) -> tuple[Option | None, str]:
+    """``value`` as that choice has it, None if it has no such value; and what it may be."""
+    if choice.values is not None:
+        found = next((v for v in choice.values if v == value), None)
+        return found, f"one of {', '.join(map(str, choice.values))}"
+    if isinstance(choice.default, int):
+        whole = isinstance(value, int | float) and value == value // 1 and value >= 0
+        return int(value) if whole else None, "a whole number from 0"  # type: ignore[arg-type]
+    return value if isinstance(value, str) else None, "a word"
+
+
 @cache
 def _build(name: str, options: tuple[tuple[str, Option], ...]) -> Program:
-    return template(name).build(dict(options))
+    """The program; of a spiking template it must say how much is emitted, and how often at most."""
+    made = template(name).build(dict(options))
+    if template(name).spiking and ("max_count" not in dict(options) or "n" not in {a.target for a in made.steps}):
+        needs = "has an option max_count and its program assigns n, the count"
+        raise LdsnnError(f"neuron {name!r}: a spiking template {needs}")
+    return made
 
 
 def _text(value: Option | Number) -> str:

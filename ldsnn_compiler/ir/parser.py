@@ -75,7 +75,20 @@ class _Line:
 
     def fraction(self) -> Fraction:
         value = Fraction(self.integer())
-        return value / self.integer() if self.skip("/") else value
+        if not self.skip("/"):
+            return value
+        if (divisor := self.integer()) == 0:
+            self.at -= 1
+            self.fail("cannot divide by 0")
+        return value / divisor
+
+    def string(self, what: str) -> str:
+        text = self.take("string", what)
+        try:
+            return str(json.loads(text))
+        except ValueError as error:
+            self.at -= 1
+            self.fail(f"not a string: {error}")
 
     def listed(self, item: Callable[[], Any], opening: str = "[", closing: str = "]") -> list[Any]:
         self.expect(opening)
@@ -133,7 +146,7 @@ def _header(line: _Line, text: str, file: str) -> Graph:
 
 def _graph_line(line: _Line) -> tuple[str, int, str]:
     line.expect("graph")
-    name = json.loads(line.take("string", "the graph's name"))
+    name = line.string("the graph's name")
     line.expect("base_timesteps")
     line.expect("=")
     steps = line.integer()
@@ -157,6 +170,8 @@ def _tensor_line(line: _Line, graph: Graph, tensors: Mapping[str, torch.Tensor] 
         line.fail(f"unknown dtype {line.peek()!r}")
     shape = line.listed(line.integer)
     expected = line.take("hash") if line.at < len(line.tokens) else None
+    if any(d < 0 for d in shape):
+        line.fail(f"tensor @{name}: a dimension is negative", 0)
     if tensors is None:
         graph.tensors[name] = torch.zeros(shape, dtype=dtype)
         return
@@ -187,7 +202,7 @@ def _node_line(line: _Line, graph: Graph, values: dict[str, Value], delays: list
         types.append(_stream(line))
     attrs |= {k: types[0] for k, a in definition.attrs.items() if a.type is Stream}
     placement = _placement(line) if line.peek() == "place" else None
-    path = json.loads(line.take("string", "a module path")) if line.skip("at") else ""
+    path = line.string("a module path") if line.skip("at") else ""
     late = name == "delay"
     given = [] if late else [_lookup(line, values, o) for o in operands]
     try:
@@ -244,7 +259,7 @@ def _scalar(line: _Line, wanted: type | None = None) -> Any:
         return line.listed(line.integer)
     kind = line.tokens[line.at][0] if line.at < len(line.tokens) else ""
     if kind == "string":
-        return json.loads(line.take("string"))
+        return line.string("a string")
     if kind == "ref":
         return TensorRef(line.take("ref")[1:])
     if kind == "number":
@@ -304,6 +319,8 @@ def _signal(line: _Line) -> Signal:
     line.expect(",")
     unit = float(line.take("number", "a unit"))
     line.expect(")")
+    if levels < 0 or not 0 < unit < float("inf"):
+        line.fail(f"events have levels from 0 and a positive unit, not {levels} and {unit!r}")
     return Signal(levels, unit)
 
 

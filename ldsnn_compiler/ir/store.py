@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,17 +14,30 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.parser import parse_graph
 from ldsnn_compiler.ir.text import graph_text
+from ldsnn_compiler.ir.verify import verify
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write the whole file or nothing."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write all of these files or none: each beside its place first, then all are renamed."""
+    scratch = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
     try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
+        for path, data in files.items():
+            if path.is_dir():
+                raise LdsnnError(Problem("cannot be written: Is a directory", where=str(path)))
+            scratch[path].write_bytes(data)
+        for path in files:
+            os.replace(scratch[path], path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise LdsnnError(Problem(f"cannot be written: {error.strerror}", where=str(path))) from None
+    finally:
+        for left in scratch.values():
+            with suppress(OSError):  # renamed by now, or never written
+                left.unlink()
 
 
 def read_file(path: Path) -> bytes:
@@ -34,15 +49,18 @@ def read_file(path: Path) -> bytes:
 
 
 def write_graph(graph: Graph, path: str | Path, weights: str | Path | None = None) -> None:
-    """Write ``path`` (.ldir) and its weights, by default beside it with the suffix ``.safetensors``."""
+    """Write ``path`` (.ldir) and its weights, by default beside it as ``.safetensors``: both files or neither."""
     path = Path(path)
+    beside = Path(weights) if weights else path.with_suffix(".safetensors")
+    if beside == path:
+        hint = "a graph's file ends in .ldir"
+        raise LdsnnError(Problem("would also be the file of its weights", where=str(path), hint=hint))
     tensors = {name: value.contiguous() for name, value in graph.tensors.items()}
-    write_atomically(Path(weights) if weights else path.with_suffix(".safetensors"), save(tensors))
-    write_atomically(path, graph_text(graph).encode())
+    write_together({beside: save(tensors), path: graph_text(graph).encode()})
 
 
 def read_graph(path: str | Path, weights: str | Path | None = None) -> Graph:
-    """Read a graph and its weights; every tensor's hash is checked against the text."""
+    """Read a graph and its weights; every tensor's hash is checked against the text, and the graph is verified."""
     path = Path(path)
     source = Path(weights) if weights else path.with_suffix(".safetensors")
     try:
@@ -53,4 +71,6 @@ def read_graph(path: str | Path, weights: str | Path | None = None) -> Graph:
         text = read_file(path).decode()
     except UnicodeDecodeError:
         raise LdsnnError(Problem("not a text file", where=str(path))) from None
-    return parse_graph(text, tensors, str(path))
+    graph = parse_graph(text, tensors, str(path))
+    verify(graph)
+    return graph

@@ -116,7 +116,7 @@ def load_factory(spec: str) -> Factory:
         module_spec.loader.exec_module(module)
     except LdsnnError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever the user's file does, leaving the process included
         raise DataError(Problem(f"fails when imported, {type(error).__name__}: {error}", where=file)) from error
     finally:
         sys.path.remove(folder)
@@ -133,7 +133,7 @@ def call_factory(spec: str) -> Any:
         return factory()
     except LdsnnError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(Problem(f"fails when called, {type(error).__name__}: {error}", where=spec)) from error
 
 

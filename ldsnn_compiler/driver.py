@@ -52,12 +52,12 @@ def compile(
     ``target`` and ``density`` where their text leaves them out. ``density`` is the measured non-zero share of values by
     node name or module path. ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
     """
-    machine = board(target)
-    machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
     if batch is not None and batch < 1:
         raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
     if threads is not None and threads < 1:
         raise LdsnnError(f"a network runs on at least one thread, not {threads}")
+    machine = board(target)
+    machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
     tell = progress or (lambda what, share: None)
     text = (
         schedule.text()

@@ -71,7 +71,7 @@ def load_file(path: str | Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise LdsnnError(_failed(error, str(path))) from error
 
@@ -79,7 +79,7 @@ def load_file(path: str | Path) -> None:
 def _register(each: EntryPoint) -> None:
     try:
         loaded = each.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LdsnnError(_failed(error, f"{each.group}: {each.name} = {each.value}")) from error
     if isinstance(loaded, type) and issubclass(loaded, Pass):
         register_pass(loaded)
@@ -88,7 +88,7 @@ def _register(each: EntryPoint) -> None:
             raise LdsnnError(Problem(message, where=each.value, kind="plug-in"))
 
 
-def _failed(error: Exception, where: str) -> Problem:
+def _failed(error: BaseException, where: str) -> Problem:
     return Problem(f"cannot be imported: {type(error).__name__}: {error}", where=where, kind="plug-in")
 
 

@@ -71,10 +71,7 @@ def exit_(low: Lowering, node: Node) -> None:
 
 def plain(low: Lowering, node: Node) -> None:
     """Any op with a tensor expression."""
-    if node.op.compute is None:
-        raise LdsnnError(
-            Problem("has no lowering: its declaration lacks compute", where=node.path or node.name, kind=node.op.name)
-        )
+    _need_compute(node)
     operands = [low.read(o) for o in node.operands]
     tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of([node])}
     timed = node.op.kind == "scan" and low.carried
@@ -90,6 +87,13 @@ def plain(low: Lowering, node: Node) -> None:
         [low.write(node.result)],
         [node],
     )
+
+
+def _need_compute(*nodes: Node) -> None:
+    lacking = [n for n in nodes if n.op.compute is None]
+    if lacking:
+        message = "has no lowering: its declaration lacks compute"
+        raise LdsnnError([Problem(message, where=n.path or n.name, kind=n.op.name) for n in lacking])
 
 
 def _code(node: Node) -> tuple[object, ...]:
@@ -168,6 +172,7 @@ _SINGLE: Mapping[str, Callable[[Lowering, Node], None]] = {
 
 def cycle(low: Lowering, nodes: Sequence[Node]) -> None:
     """Nodes on a cycle through delays."""
+    _need_compute(*(n for n in nodes if n.op.name not in ("neuron", "delay")))
     names = {n.name for n in nodes}
     outside = {o.name: low.canonical(o) for n in nodes for o in n.operands if o.node.name not in names}
     values = {r.name: r for n in nodes for r in n.results}

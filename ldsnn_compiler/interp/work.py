@@ -7,7 +7,6 @@ evaluation* is one run of a neuron program for one neuron (substeps count).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -121,13 +120,3 @@ def count_work(graph: Graph, *inputs: torch.Tensor) -> tuple[Data, WorkCounter]:
     interpreter.observers.append(counter)
     with torch.no_grad():
         return interpreter.run(*inputs), counter
-
-
-def timesteps_by_path(graph: Graph) -> Mapping[str, int]:
-    """T of every neuron layer, keyed by module path."""
-    return {node.path: node.type.timesteps for node in graph.of("neuron")}
-
-
-def levels_by_path(graph: Graph) -> Mapping[str, int]:
-    """Levels of every neuron layer's output, keyed by module path; 0 is unbounded, real values count as 0."""
-    return {node.path: node.type.signal.levels or 0 for node in graph.of("neuron")}

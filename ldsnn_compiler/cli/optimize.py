@@ -31,6 +31,12 @@ Out = Annotated[Path, typer.Option("-o", "--output", help="schedule file; report
 Hold = Annotated[list[str] | None, typer.Option("--hold", help="path of a layer to leave as it is; repeatable")]
 Uneven = Annotated[bool, typer.Option("--uneven", help="also ratios that are not whole, for closed forms")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="calibration samples that sensitivity is measured on")]
+Verify = Annotated[
+    int | None, typer.Option("--verify", min=1, help="calibration samples that schedules are verified on; default all")
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="what runs candidates: interpreter, compiled, or auto (compiled if large)")
+]
 Caution = Annotated[float, typer.Option("--caution", min=0.0, help="standard errors added to a drop in the search")]
 
 
@@ -47,6 +53,8 @@ def optimize(
     hold: Hold = None,
     uneven: Uneven = False,
     samples: Samples = 256,
+    verify: Verify = None,
+    engine: EngineName = "auto",
     caution: Caution = 0.5,
     timesteps: Timesteps = None,
     convert: Convert = False,
@@ -64,7 +72,8 @@ def optimize(
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
-        uneven=uneven, caution=caution, effort=Effort(samples=samples), progress=Ticker(),
+        uneven=uneven, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
+        progress=Ticker(),
     )  # fmt: skip
     files = _written(result, output)
     shown = (result.report.table(), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}")

@@ -53,11 +53,19 @@ class Runner(Protocol):
         """Work by node name so far."""
 
 
-Engine = Callable[[Graph], Runner]
+class Engine(Protocol):
+    """Makes runners; figures of engines of different names are kept apart."""
+
+    name: str
+
+    def __call__(self, graph: Graph) -> Runner:
+        """A runner of that graph."""
 
 
 class InterpreterRunner:
     """Runs a graph by the interpreter, counting work."""
+
+    name = "interpreter"
 
     def __init__(self, graph: Graph) -> None:
         self._interpreter, self._counter = Interpreter(graph), WorkCounter(graph)
@@ -137,7 +145,7 @@ class Evaluator:
         _check(graph, x)
         self.original, self.x = graph, x
         self._memory, self._engine = memory, engine
-        self._counted = min(len(x), counted or len(x))
+        self.counted = min(len(x), counted or len(x))
         self._digests = Digests()
         self._cache = StreamCache(len(x), cache)
         self._known_work: dict[str, NodeWork] = {}
@@ -157,7 +165,7 @@ class Evaluator:
     def fingerprint(self) -> str:
         """Hash of the network and the samples: figures of one fingerprint are comparable."""
         ends = sorted(signatures(self.original, self._digests)[n.name] for n in self.original.outputs)
-        text = f"{VERSION} {self._counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
+        text = f"{VERSION} {self._engine.name} {self.counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
@@ -221,7 +229,7 @@ class Evaluator:
         batch = max(1, self._memory // max(1, _bytes_per_sample(running)))
         for low, high in self._batches(batch):
             inputs = self._inputs(running, start.known if start else {}, low, high)
-            outputs, captured = runner(inputs, frozenset(keep), low < self._counted)
+            outputs, captured = runner(inputs, frozenset(keep), low < self.counted)
             scores.append(outputs[0].mean(0).flatten(1))
             for name, data in captured.items():
                 self._cache.put(signature[name], keep[name], low, data)
@@ -236,7 +244,7 @@ class Evaluator:
 
     def _batches(self, batch: int) -> Iterator[tuple[int, int]]:
         """Sample ranges; none crosses the end of what is counted."""
-        for first, last in ((0, self._counted), (self._counted, len(self.x))):
+        for first, last in ((0, self.counted), (self.counted, len(self.x))):
             for low in range(first, last, batch):
                 yield low, min(low + batch, last)
 
@@ -250,7 +258,7 @@ class Evaluator:
         found = {}
         for name, work in runner.work.items():
             node = graph.node(name)
-            found[name] = NodeWork.of(work, self._counted, node["neuron"] if node.op.name == "neuron" else None)
+            found[name] = NodeWork.of(work, self.counted, node["neuron"] if node.op.name == "neuron" else None)
         return found
 
 
@@ -270,8 +278,17 @@ def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Seq
 
 
 def _bytes_per_sample(graph: Graph) -> int:
-    """Bytes of all values of a run: the interpreter holds them until its end."""
-    return sum(4 * v.type.timesteps * v.type.size for n in graph.nodes for v in n.results)
+    """Bytes of values that the interpreter holds at once, at most: each until its last use."""
+    last = {v.name: i for i, n in enumerate(graph.nodes) for v in (*n.operands, *n.results)}
+    spent, held, peak = [0] * len(graph.nodes), 0, 0
+    for i, node in enumerate(graph.nodes):
+        for value in node.results:
+            size = 4 * value.type.timesteps * value.type.size
+            spent[last[value.name]] += size
+            held += size
+        peak = max(peak, held)
+        held -= spent[i]
+    return peak
 
 
 def _check(graph: Graph, x: Tensor) -> None:

@@ -24,7 +24,8 @@ from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 from ldsnn_compiler.search.cost import Cost, totals
 from ldsnn_compiler.search.cost import cost as cost_named
 from ldsnn_compiler.search.criterion import Criterion
-from ldsnn_compiler.search.evaluate import Evaluator, Figures
+from ldsnn_compiler.search.engine import engine
+from ldsnn_compiler.search.evaluate import Engine, Evaluator, Figures
 from ldsnn_compiler.search.journal import Journal, open_journal
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.options import Space, space
@@ -39,12 +40,17 @@ ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimise
 @dataclass(frozen=True)
 class Effort:
     """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where work is counted on the first
-    ``counted``; all of it serves the rest. ``width`` schedules are compared at a time, for ``rounds`` along the
-    frontier, then for at most ``moves`` rounds of local moves, ending after ``patience`` rounds in vain. ``resolution``
-    is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in bytes."""
+    ``counted``; ``verified`` (all of it for None) serve the rest. There and on the report split work is counted on all
+    samples by the interpreter, on the first ``counted_compiled`` where candidates run compiled. ``width`` schedules are
+    compared at a time, for ``rounds`` along the frontier, then for at most ``moves`` rounds of local moves, ending
+    after ``patience`` rounds in vain. ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and
+    ``cache`` the remembered streams, in bytes. ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see
+    :mod:`ldsnn_compiler.search.engine`."""
 
     samples: int = 256
     counted: int = 64
+    verified: int | None = None
+    counted_compiled: int = 256
     width: int = 8
     rounds: int = 3
     moves: int = 12
@@ -52,6 +58,7 @@ class Effort:
     resolution: float = 0.01
     memory: int = 1 << 28
     cache: int = 1 << 30
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -84,13 +91,22 @@ class _Search:
     progress: Progress
     hold: tuple[str, ...]
     uneven: bool
+    engine: Engine
     sessions: list[Session] = field(default_factory=list)
 
     def session(self, x: Tensor, counted: int | None = None) -> Session:
         effort = self.effort
-        evaluator = Evaluator(self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted)
+        if counted is None and self.engine.name == "compiled":
+            counted = effort.counted_compiled
+        evaluator = Evaluator(
+            self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted, engine=self.engine
+        )
         self.sessions.append(Session(evaluator, self.journal, self.progress))
         return self.sessions[-1]
+
+    def verified(self, available: int) -> int:
+        """Calibration samples that schedules are verified on."""
+        return min(available, self.effort.verified or available)
 
     def criterion(self, session: Session, labels: Tensor | None) -> Criterion:
         predictions = session.reference().predictions
@@ -140,7 +156,7 @@ def optimize(
     spaces = {mode: space(graph, mode, hold=hold, uneven=uneven) for mode in modes}
     search = _Search(
         graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
-        tuple(hold), uneven,
+        tuple(hold), uneven, engine(effort.engine, graph, len(data.report[0]), target),
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data) for mode in modes}
     return _result(search, found, data, cost, target, spikes)
@@ -160,6 +176,9 @@ class _Found:
 
 def _search(search: _Search, where: Space, data: Data) -> _Found:
     x, labels = data.calibration
+    if (count := search.verified(len(x))) < len(x):
+        some = _spread(len(x), count)
+        x, labels = x[some], None if labels is None else labels[some]
     session = search.session(x)
     chosen = _spread(len(x), search.effort.samples)
     small = session if len(chosen) == len(x) else search.session(x[chosen], search.effort.counted)
@@ -220,8 +239,9 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     headline = f"per layer, {next(iter(found))}"
     details = {
         "budget": search.budget, "spikes": spikes, "cost": cost, "seed": search.seed, "caution": search.caution,
-        "data": {"note": data.note, "calibration": len(data.calibration[0]), "report": len(x),
-                 "labels": labels is not None},
+        "data": {"note": data.note, "calibration": len(data.calibration[0]), "report": len(x), "verified": search.verified(len(data.calibration[0])),
+                 "labels": labels is not None, "work_counted_on": session.evaluator.counted},
+        "engine": search.engine.name,
         "headline": headline, "reference": UNIFORM,
         "uniform": {f"best uniform, {mode}": each.uniform_name for mode, each in found.items()},
         "held": dict(first.space.held),

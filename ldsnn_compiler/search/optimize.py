@@ -239,7 +239,8 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     headline = f"per layer, {next(iter(found))}"
     details = {
         "budget": search.budget, "spikes": spikes, "cost": cost, "seed": search.seed, "caution": search.caution,
-        "data": {"note": data.note, "calibration": len(data.calibration[0]), "report": len(x), "verified": search.verified(len(data.calibration[0])),
+        "data": {"note": data.note, "calibration": len(data.calibration[0]), "report": len(x),
+                 "verified": search.verified(len(data.calibration[0])),
                  "labels": labels is not None, "work_counted_on": session.evaluator.counted},
         "engine": search.engine.name,
         "headline": headline, "reference": UNIFORM,

@@ -11,6 +11,7 @@ from conftest import ROOT
 EXPECTED = {
     "compile_model": "the loaded bundle answers the same: True",
     "inspect_dumps": "read back:",
+    "finetune": "fine-tuning gained back accuracy: True",
     "custom_pass": "weights kept: [[0.5, 0.0, 0.0]]",
     "custom_neuron": "compiled code agrees: True",
     "custom_op": "compiled code agrees: True",

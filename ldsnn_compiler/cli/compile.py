@@ -56,7 +56,11 @@ def compile(
     time_passes: TimePasses = False,
 ) -> Answer:
     """Compile a model for a target and write the bundle; with --data kernels are chosen by measured densities."""
+    from ldsnn_compiler.runtime.bundle import check_free
+
     size = parse_batch(batch)
+    if output is not None:
+        check_free(output)
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
     compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes)
     path = output or Path(f"{graph.name}.ldsnn")

@@ -80,10 +80,13 @@ def open_graph(options: ModelOptions) -> Graph:
     if given:
         hint = "a graph has its timesteps already"
         raise LdsnnError([Problem(f"applies to file.py:factory, not to a {kind}", where=n, hint=hint) for n in given])
+    if kind == "bundle":
+        from ldsnn_compiler.runtime.bundle import read_graph as read_bundle
+
+        return read_bundle(options.model)
     from ldsnn_compiler.ir.store import read_graph
 
-    path = Path(options.model)
-    return read_graph(path / "graph.ldir", path / "weights.safetensors") if kind == "bundle" else read_graph(path)
+    return read_graph(options.model)
 
 
 def _imported(options: ModelOptions) -> Graph:
@@ -143,8 +146,12 @@ def open_module(options: ModelOptions) -> tuple[nn.Module, Any]:
 
 
 def _call_factory(options: ModelOptions) -> Any:
+    """What the factory makes: the same each time, also where it leaves weights to chance and a command needs two."""
+    import torch
+
     from ldsnn_compiler.data import call_factory, load_factory
 
+    torch.manual_seed(0)
     factory = load_factory(options.model)
     takes_timesteps = "timesteps" in inspect.signature(factory).parameters
     if options.timesteps is None or not takes_timesteps:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ldsnn_compiler.errors import BundleError, LdsnnError, Problem
+from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.parser import parse_graph
 from ldsnn_compiler.ir.text import VERSION as LDIR_VERSION
 from ldsnn_compiler.ir.text import graph_text
@@ -43,8 +45,7 @@ MANIFEST, GRAPH, WEIGHTS, REPORT = "manifest.json", "graph.ldir", "weights.safet
 
 def save(compiled: Compiled, path: Path) -> None:
     """Write a bundle; an older one at ``path`` is replaced, anything else there is left alone and refused."""
-    if path.exists() and not _is_bundle(path):
-        raise BundleError(Problem("exists and is not a bundle", where=str(path)))
+    check_free(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
@@ -58,28 +59,54 @@ def save(compiled: Compiled, path: Path) -> None:
         raise BundleError(Problem(f"cannot be written: {error.strerror}", where=str(path))) from None
 
 
+def check_free(path: Path) -> None:
+    """Raise :class:`BundleError` where something else than a bundle stands in the way of one."""
+    if path.exists() and not _is_bundle(path):
+        raise BundleError(Problem("exists and is not a bundle", where=str(path)))
+
+
 def load(path: str | Path) -> Compiled:
     """Load a bundle; :class:`BundleError` says in one line why one is refused."""
     from ldsnn_compiler.runtime.compiled import Compiled, Settings
 
     path = Path(path)
     manifest = _manifest(path)
-    contents = {name: _checked(path, name, entry) for name, entry in manifest["files"].items()}
+    if manifest.get("versions") != versions():
+        _refuse(path, f"was compiled by {_named(manifest.get('versions'))}, this is {_named(versions())}")
     library = f"lib-{manifest['target']['name']}.so"
-    for name in (GRAPH, WEIGHTS, REPORT, library):
-        if name not in contents:
-            _refuse(path, f"its manifest lists no {name}")
+    contents = _contents(path, manifest, (GRAPH, WEIGHTS, REPORT, library))
     board = _board(path, manifest)
+    graph = _graph(path, contents)
     try:
-        graph = parse_graph(contents[GRAPH].decode(), load_tensors(contents[WEIGHTS]), str(path / GRAPH))
         report = json.loads(contents[REPORT])
-    except (SafetensorError, UnicodeDecodeError, ValueError) as error:
-        _refuse(path, f"its contents cannot be read: {str(error).splitlines()[0]}")
-    except LdsnnError as error:
-        _refuse(path, f"its graph cannot be read: {str(error).splitlines()[0]}")
+    except ValueError as error:
+        _refuse(path, f"its {REPORT} cannot be read: {str(error).splitlines()[0]}")
     settings = Settings(board, manifest["batch"], manifest["threads"], manifest["numerics"], manifest["pipeline"],
                         manifest["schedule"])  # fmt: skip
     return Compiled(graph, settings, Library.of_bytes(contents[library]), report)
+
+
+def read_graph(path: str | Path) -> Graph:
+    """The graph of a bundle, compiled for whatever machine; :class:`BundleError` says why one is refused."""
+    path = Path(path)
+    return _graph(path, _contents(path, _manifest(path), (GRAPH, WEIGHTS)))
+
+
+def _contents(path: Path, manifest: dict[str, Any], names: Sequence[str]) -> dict[str, bytes]:
+    """The bytes of these files and of nothing else, all of them those that the manifest names."""
+    for name in names:
+        if name not in manifest["files"]:
+            _refuse(path, f"its manifest lists no {name}")
+    return {name: _checked(path, name, manifest["files"][name]) for name in names}
+
+
+def _graph(path: Path, contents: Mapping[str, bytes]) -> Graph:
+    try:
+        return parse_graph(contents[GRAPH].decode(), load_tensors(contents[WEIGHTS]), str(path / GRAPH))
+    except (SafetensorError, UnicodeDecodeError) as error:
+        _refuse(path, f"its contents cannot be read: {str(error).splitlines()[0]}")
+    except LdsnnError as error:
+        _refuse(path, f"its graph cannot be read: {str(error).splitlines()[0]}")
 
 
 def _write(compiled: Compiled, folder: Path) -> None:
@@ -153,8 +180,6 @@ def _manifest(path: Path) -> dict[str, Any]:
         _refuse(path, "is not a bundle: its manifest.json is of another program")
     if manifest.get("version") != VERSION:
         _refuse(path, f"is a bundle of version {manifest.get('version')!r}, this is version {VERSION}")
-    if manifest.get("versions") != versions():
-        _refuse(path, f"was compiled by {_named(manifest.get('versions'))}, this is {_named(versions())}")
     if manifest.get("sha256") != _seal(manifest):
         _refuse(path, "its manifest.json was edited")
     return manifest

@@ -11,6 +11,7 @@ from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.passes.assign_timesteps import with_schedule
 from ldsnn_compiler.pipeline import (
     Instrument,
     Pass,
@@ -59,20 +60,13 @@ def compile(
     machine = board(target)
     machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
     tell = progress or (lambda what, share: None)
-    text = (
-        schedule.text()
-        if isinstance(schedule, Schedule)
-        else None
-        if schedule is None
-        else Schedule.read(schedule).text()
-    )
-    passes = [
-        _completed(p, text, machine, density)
-        for p in parse_pipeline(DEFAULT_PIPELINE if pipeline is None else pipeline)
-    ]
+    chosen = Schedule.read(schedule) if isinstance(schedule, str | Path) else schedule
+    given = with_schedule(parse_pipeline(DEFAULT_PIPELINE if pipeline is None else pipeline), chosen)
+    passes = [_completed(p, machine, density) for p in given]
     started = perf_counter()
     tell("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)
+    text = None if chosen is None else chosen.text()
     settings = Settings(machine, batch, machine.cores, "fp32", pipeline_text(passes), text)
     passed = perf_counter()
     plans = [plan(lowered, machine, entry) for entry in ENTRIES]
@@ -86,10 +80,8 @@ def compile(
     return compiled
 
 
-def _completed(each: Pass, schedule: str | None, machine: Board, density: Mapping[str, float] | None) -> Pass:
+def _completed(each: Pass, machine: Board, density: Mapping[str, float] | None) -> Pass:
     """The pass with what the caller of :func:`compile` gave, where its own text leaves that out."""
-    if each.name == "assign-timesteps" and schedule is not None and getattr(each, "schedule", "") is None:
-        return replace(each, **{"schedule": " ".join(schedule.split())})
     if each.name == "select-kernels":
         values: dict[str, Any] = {}
         if getattr(each, "target", "") is None:

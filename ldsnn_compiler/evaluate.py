@@ -103,34 +103,37 @@ def measured_density(graph: Graph, x: Tensor, schedule: Schedule | None = None) 
     What :func:`ldsnn_compiler.compile` takes as ``density``: without it, kernels are chosen by a guess.
     """
     from ldsnn_compiler.driver import DEFAULT_PIPELINE
+    from ldsnn_compiler.passes.assign_timesteps import with_schedule
 
     before_kernels = DEFAULT_PIPELINE.partition(",select-kernels")[0]
     scheduled = graph.clone()
-    run_pipeline(scheduled, with_schedule(before_kernels, schedule))
+    run_pipeline(scheduled, with_schedule(parse_pipeline(before_kernels), schedule))
     return interpreted(scheduled, x)[1].densities()
 
 
-def with_schedule(pipeline: str, schedule: Schedule | None) -> tuple[Any, ...]:
-    """The passes of a pipeline, its ``assign-timesteps`` with that schedule."""
-    from ldsnn_compiler.passes.assign_timesteps import AssignTimesteps
-
-    passes = parse_pipeline(pipeline)
-    if schedule is None:
-        return passes
-    return tuple(AssignTimesteps.of(schedule) if isinstance(p, AssignTimesteps) else p for p in passes)
-
-
 def module_scores(module: torch.nn.Module, x: Tensor, sequence: bool = False) -> Tensor:
-    """Scores of a PyTorch network that runs all its timesteps in one call, its state reset before each batch."""
+    """Scores of a PyTorch network that runs all its timesteps in one call, its state reset before each batch.
+
+    Raises:
+        LdsnnError: the network itself fails on these samples.
+    """
     return torch.cat([scores(part) for part in _module_outputs(module, x, sequence)])
 
 
 def _module_outputs(module: torch.nn.Module, x: Tensor, sequence: bool) -> Iterator[Any]:
     for part in x.split(CHUNK):
         reset(module)
-        with torch.no_grad():
-            yield module(part.transpose(0, 1) if sequence else part)
+        yield _answer(module, part.transpose(0, 1) if sequence else part)
     reset(module)
+
+
+def _answer(module: torch.nn.Module, x: Tensor) -> Any:
+    try:
+        with torch.no_grad():
+            return module(x)
+    except Exception as error:  # whatever the user's forward raises
+        message = f"fails on data of shape {list(x.shape)}, {type(error).__name__}: {error}"
+        raise LdsnnError(Problem(message, where=type(module).__name__)) from error
 
 
 def reset(module: torch.nn.Module) -> None:

@@ -23,7 +23,7 @@ read out is scaled so that it keeps its ratio to the threshold. Without a schedu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar
@@ -63,6 +63,21 @@ class AssignTimesteps(Pass):
             apply_schedule(graph, Schedule.parse(self.schedule) if inline else Schedule.read(self.schedule))
         graph.stage = "scheduled"
         return True
+
+
+def with_schedule(passes: Iterable[Pass], schedule: Schedule | None) -> tuple[Pass, ...]:
+    """The passes of a pipeline, an ``assign-timesteps`` that names no schedule with this one.
+
+    Raises :class:`ScheduleError` if there is a schedule and no pass to take it: it is never ignored.
+    """
+    passes = tuple(passes)
+    open_ = [isinstance(p, AssignTimesteps) and p.schedule is None for p in passes]
+    if schedule is None:
+        return passes
+    if not any(open_):
+        hint = "add assign-timesteps to the pipeline, without a schedule in its text"
+        raise ScheduleError(Problem("no pass of the pipeline takes the schedule", hint=hint))
+    return tuple(AssignTimesteps.of(schedule) if here else p for p, here in zip(passes, open_, strict=True))
 
 
 def apply_schedule(graph: Graph, schedule: Schedule) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from ldsnn_compiler.cli.common import Answer, Threads, note
 
+N = TypeVar("N", int, float)
 Network = Annotated[str, typer.Argument(metavar="NETWORK", help="vgg16-cifar, vgg-tiny or mlp")]
 Numbers = Annotated[str | None, typer.Option(help="comma-separated; with the other one, a sweep of our kernels")]
 
@@ -40,7 +41,7 @@ def bench(
         answer = _rows(settings)
     else:
         answer = _sweep(
-            settings, _floats(densities) or [density], [int(t) for t in _floats(sweep_timesteps)] or [timesteps]
+            settings, _numbers(densities, float) or [density], _numbers(sweep_timesteps, int) or [timesteps]
         )
     if output is not None:
         from ldsnn_compiler.ir.store import write_atomically
@@ -68,11 +69,12 @@ def _sweep(settings: Any, densities: list[float], timesteps: list[int]) -> Answe
     return Answer(data, (sweep_table(points), f"largest ratio to dense: {data['worst_ratio']:.2f}"))
 
 
-def _floats(text: str | None) -> list[float]:
+def _numbers(text: str | None, kind: type[N]) -> list[N]:
     try:
-        return [float(part) for part in (text or "").split(",") if part.strip()]
+        return [kind(part) for part in (text or "").split(",") if part.strip()]
     except ValueError:
-        raise typer.BadParameter(f"numbers separated by commas, not {text!r}") from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise typer.BadParameter(f"{what} separated by commas, not {text!r}") from None
 
 
 def _layers(data: dict[str, Any]) -> str:

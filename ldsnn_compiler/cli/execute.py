@@ -70,10 +70,11 @@ def run(
     x, y = (part[:limit] if part is not None else None for part in given.report)
     assert x is not None
     if interpreter:
+        _use_threads(threads)
         graph = open_graph(options)
         if schedule is not None or pipeline is not None:
             _schedule(graph, schedule, pipeline)
-        found, used, board = [_interpreted(graph, x, y, options)], threads or _torch_threads(), "interpreter"
+        found, used, board = [_interpreted(graph, x, y, options)], _torch_threads(), "interpreter"
     else:
         compiled = _compiled(options, schedule, target, size, threads, pipeline)
         found = [_compiled_row(compiled, x, y, options, work, repeats)]
@@ -87,6 +88,13 @@ def _schedule(graph: Graph, schedule: Path | None, pipeline: str | None) -> None
     from ldsnn_compiler.cli.look import run_passes
 
     run_passes(graph, pipeline, schedule, ())
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def _torch_threads() -> int:
@@ -148,9 +156,15 @@ def _compiled(
     if kind_of(options.model) == "bundle":
         from ldsnn_compiler.runtime import load
 
-        if schedule is not None or pipeline is not None:
+        given = {
+            "--schedule": schedule is not None, "--pipeline": pipeline is not None, "--target": target != "native",
+            "--batch": batch != 1, "--threads": threads is not None, "--timesteps": options.timesteps is not None,
+            "--convert": options.convert,
+        }  # fmt: skip
+        if any(given.values()):
             hint = "compile the model again"
-            raise LdsnnError(Problem("a bundle is compiled already", where=options.model, hint=hint))
+            names = (name for name, is_given in given.items() if is_given)
+            raise LdsnnError([Problem("a bundle is compiled already", where=name, hint=hint) for name in names])
         return load(options.model)
     return compile_graph(open_graph(options), schedule, target, batch, threads, options.data, pipeline)
 

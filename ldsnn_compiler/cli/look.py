@@ -110,12 +110,12 @@ def opt(
 
 def run_passes(graph: Graph, pipeline: str | None, schedule: Path | None, instruments: Any) -> list[str]:
     """Run a textual pipeline on a graph, in place; by default the compiler's own, as far as it applies to its stage."""
-    from ldsnn_compiler.evaluate import with_schedule
-    from ldsnn_compiler.pipeline import run_pipeline
+    from ldsnn_compiler.passes.assign_timesteps import with_schedule
+    from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
     from ldsnn_compiler.schedule import Schedule
 
     chosen = Schedule.read(schedule) if schedule is not None else None
-    passes = with_schedule(pipeline if pipeline is not None else _default_pipeline(graph), chosen)
+    passes = with_schedule(parse_pipeline(pipeline if pipeline is not None else _default_pipeline(graph)), chosen)
     run_pipeline(graph, passes, instruments)
     return [str(p) for p in passes]
 

@@ -10,6 +10,9 @@ from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_graph, open_mo
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from ldsnn_compiler.frontend.report import Layer
     from ldsnn_compiler.ir.graph import Graph
 
 
@@ -23,59 +26,41 @@ def check(
     sequence: Sequence = False,
 ) -> Answer:
     """Say whether a model can be imported: its layers as they would be, or all problems at once."""
+    from ldsnn_compiler.frontend.report import layers_of
+
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate)
-    graph, notes = _import(options)
+    graph, module, notes = _import(options)
     for each in notes:
         note(f"note: {each}")
-    layers = layer_rows(graph)
+    layers = layers_of(graph, module)
     answer = {"model": model, "base_timesteps": graph.base_timesteps, "notes": [asdict(n) for n in notes]}
-    return Answer({**answer, "layers": layers, "problems": []}, (_table(layers), _verdict(graph)))
+    shown = (_table(layers), _verdict(graph))
+    return Answer({**answer, "layers": [asdict(layer) for layer in layers], "problems": []}, shown)
 
 
-def _import(options: ModelOptions) -> tuple[Graph, tuple[Problem, ...]]:
+def _import(options: ModelOptions) -> tuple[Graph, nn.Module | None, tuple[Problem, ...]]:
+    """The graph, the module it was traced from (if it was), and what the import has to say."""
     if options.convert or kind_of(options.model) != "factory":
-        return open_graph(options), ()
+        return open_graph(options), None, ()
     from ldsnn_compiler.frontend.tracer import import_model
 
     module, example = open_module(options)
     result = import_model(module, example, options.timesteps, name=options.model.rpartition(":")[2])
     if result.problems:
         raise LdsnnError(result.problems)
-    return result.graph, result.notes
+    return result.graph, module, result.notes
 
 
-def layer_rows(graph: Graph) -> list[dict[str, Any]]:
-    """One entry for every node that comes from a module or function of the model."""
-    return [
-        {
-            "path": node.path,
-            "op": node.op.name,
-            "neuron": str(node["neuron"]) if node.op.name == "neuron" else None,
-            "timesteps": node.type.timesteps,
-            "shape": list(node.type.shape),
-            "parameters": sum(graph.tensors[ref.name].numel() for ref in _refs(node)),
-        }
-        for node in graph.nodes
-        if node.op.kind != "io"
-    ]
-
-
-def _refs(node: Any) -> Any:
-    from ldsnn_compiler.ir.graph import tensor_refs
-
-    return tensor_refs(node)
-
-
-def _table(layers: list[dict[str, Any]]) -> Any:
+def _table(layers: tuple[Layer, ...]) -> Any:
     from rich.table import Table
 
     table = Table()
-    for title in ("module", "op", "T", "shape", "parameters"):
-        table.add_column(title, justify="left" if title in ("module", "op") else "right")
-    for row in layers:
-        shape = "x".join(map(str, row["shape"]))
-        parameters = f"{row['parameters']:,}" if row["parameters"] else ""
-        table.add_row(row["path"], row["neuron"] or row["op"], str(row["timesteps"]), shape, parameters)
+    for title in ("module", "class", "op", "T", "shape", "parameters"):
+        table.add_column(title, justify="left" if title in ("module", "class", "op") else "right")
+    for layer in layers:
+        op = layer.settings if layer.op == "neuron" else layer.op
+        shape, parameters = "x".join(map(str, layer.shape)), f"{layer.parameters:,}" if layer.parameters else ""
+        table.add_row(layer.path, layer.kind, op, str(layer.timesteps), shape, parameters)
     return table
 
 

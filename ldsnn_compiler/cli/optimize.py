@@ -37,6 +37,10 @@ Verify = Annotated[
 EngineName = Annotated[
     str, typer.Option("--engine", help="what runs candidates: interpreter, compiled, or auto (compiled if large)")
 ]
+Recalibrate = Annotated[
+    bool,
+    typer.Option("--recalibrate", help="rows after recalibrating thresholds, biases and membranes, without labels"),
+]
 Caution = Annotated[float, typer.Option("--caution", min=0.0, help="standard errors added to a drop in the search")]
 
 
@@ -56,6 +60,7 @@ def optimize(
     verify: Verify = None,
     engine: EngineName = "auto",
     caution: Caution = 0.5,
+    recalibrate: Recalibrate = False,
     timesteps: Timesteps = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
@@ -73,7 +78,7 @@ def optimize(
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
         uneven=uneven, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
-        progress=Ticker(),
+        recalibrate=recalibrate, progress=Ticker(),
     )  # fmt: skip
     files = _written(result, output)
     shown = (result.report.table(), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}")

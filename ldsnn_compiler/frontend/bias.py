@@ -45,11 +45,11 @@ def correct_bias(graph: Graph, samples: Tensor, wanted: Mapping[str, Tensor]) ->
             inputs = [values[o.name] for o in node.operands]
             feed = feeding(graph, node) if node.path in wanted else None
             if feed is not None:
-                shift = _shift(graph, node, inputs[0], wanted[node.path])
-                _add_bias(graph, feed, shift)
-                inputs = [inputs[0] + _broadcast(shift, inputs[0])]
-            values[node.result.name] = _evaluate(graph, node, inputs)
-            _forget(graph, node, values)
+                shift = correction(graph, node, inputs[0], wanted[node.path])
+                add_bias(graph, feed, shift)
+                inputs = [inputs[0] + broadcast(shift, inputs[0])]
+            values[node.result.name] = evaluate(graph, node, inputs)
+            forget(graph, node, values)
 
 
 def feeding(graph: Graph, neuron: Node) -> Node | None:
@@ -71,7 +71,7 @@ def feeding(graph: Graph, neuron: Node) -> Node | None:
     return None
 
 
-def _shift(graph: Graph, node: Node, current: Tensor, wanted: Tensor) -> Tensor:
+def correction(graph: Graph, node: Node, current: Tensor, wanted: Tensor) -> Tensor:
     """The current per channel that brings the mean output nearest to the ANN's; each round sees what the last one left.
 
     Few timesteps answer in jumps, so a round may go too far: each channel keeps the best it has had, nothing at first.
@@ -80,7 +80,7 @@ def _shift(graph: Graph, node: Node, current: Tensor, wanted: Tensor) -> Tensor:
     shift = best = torch.zeros(wanted.shape[1])
     least = torch.full_like(shift, torch.inf)
     for _ in range(ROUNDS + 1):
-        output = _evaluate(graph, node, [current + _broadcast(shift, current)]).mean(0)
+        output = evaluate(graph, node, [current + broadcast(shift, current)]).mean(0)
         missing = (wanted - output).mean(rest)
         best = torch.where(missing.abs() < least, shift, best)
         least = torch.minimum(missing.abs(), least)
@@ -88,23 +88,25 @@ def _shift(graph: Graph, node: Node, current: Tensor, wanted: Tensor) -> Tensor:
     return best
 
 
-def _broadcast(shift: Tensor, data: Tensor) -> Tensor:
+def broadcast(shift: Tensor, data: Tensor) -> Tensor:
     """``[C]`` against ``[T, N, C, ...]``."""
     return per_channel(shift, data.ndim - 2)
 
 
-def _evaluate(graph: Graph, node: Node, inputs: list[Tensor]) -> Tensor:
+def evaluate(graph: Graph, node: Node, inputs: list[Tensor]) -> Tensor:
+    """A node's first result ``[T, N, *shape]`` for a whole run from the initial state."""
     batch = inputs[0].shape[1] if inputs else 1
     return node.op.evaluate(graph.call(node, steps=node.type.timesteps, batch=batch), *inputs)[0]
 
 
-def _add_bias(graph: Graph, feed: Node, shift: Tensor) -> None:
+def add_bias(graph: Graph, feed: Node, shift: Tensor) -> None:
+    """Add a current per channel to the bias of a layer, which may have none so far."""
     old = graph.call(feed).tensor("bias")
     name = feed["bias"].name if feed["bias"] is not None else f"{feed.path}.bias"
     graph.set_attrs(feed, bias=graph.tensor(name, shift if old is None else old + shift))
 
 
-def _forget(graph: Graph, node: Node, values: dict[str, Tensor]) -> None:
+def forget(graph: Graph, node: Node, values: dict[str, Tensor]) -> None:
     """Drop operands whose last user this was."""
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     for operand in node.operands:

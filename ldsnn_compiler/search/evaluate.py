@@ -62,6 +62,17 @@ class Engine(Protocol):
         """A runner of that graph."""
 
 
+class Adjustment(Protocol):
+    """Changes a scheduled graph in place, and gives it back."""
+
+    @property
+    def name(self) -> str:
+        """Different for adjustments that differ."""
+
+    def __call__(self, graph: Graph) -> Graph:
+        """The graph, changed."""
+
+
 class InterpreterRunner:
     """Runs a graph by the interpreter, counting work."""
 
@@ -127,6 +138,7 @@ class Evaluator:
         cache: bytes for remembered streams.
         counted: work is counted on the first so many samples (counting takes a third of the time); None: on all.
         engine: makes runners; the interpreter unless given.
+        adjust: changes every scheduled graph before it is run; figures of different names are kept apart.
 
     Raises:
         LdsnnError: the samples do not fit the network, or it is not a traced one with one input.
@@ -141,8 +153,10 @@ class Evaluator:
         cache: int = 1 << 30,
         counted: int | None = None,
         engine: Engine = InterpreterRunner,
+        adjust: Adjustment | None = None,
     ) -> None:
         _check(graph, x)
+        self._adjust = adjust
         self.original, self.x = graph, x
         self._memory, self._engine = memory, engine
         self.counted = min(len(x), counted or len(x))
@@ -159,13 +173,15 @@ class Evaluator:
     def prepare(self, schedule: Schedule) -> Graph:
         """The graph with a schedule applied and exactly optimised."""
         after = [p for name in OPTIMISE for p in parse_pipeline(name)]
-        return run_pipeline(self._folded.clone(), [AssignTimesteps.of(schedule), *after])
+        prepared = run_pipeline(self._folded.clone(), [AssignTimesteps.of(schedule), *after])
+        return self._adjust(prepared) if self._adjust else prepared
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the network and the samples: figures of one fingerprint are comparable."""
         ends = sorted(signatures(self.original, self._digests)[n.name] for n in self.original.outputs)
-        text = f"{VERSION} {self._engine.name} {self.counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
+        made = f"{self._engine.name} {self._adjust.name if self._adjust else ''}"
+        text = f"{VERSION} {made} {self.counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property

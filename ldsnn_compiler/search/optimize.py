@@ -25,16 +25,19 @@ from ldsnn_compiler.search.cost import Cost, totals
 from ldsnn_compiler.search.cost import cost as cost_named
 from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.engine import engine
-from ldsnn_compiler.search.evaluate import Engine, Evaluator, Figures
+from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, as_input
 from ldsnn_compiler.search.journal import Journal, open_journal
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.options import Space, space
+from ldsnn_compiler.search.recalibrate import Recalibration
 from ldsnn_compiler.search.refine import Explorer, Picks, Point
 from ldsnn_compiler.search.sensitivity import measure
 from ldsnn_compiler.search.session import Progress, Session, silent
 
 ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimised"
 """Names of the first two rows; ratios are against the second."""
+RECALIBRATED = "recalibrated "
+"""Begins the name of a row whose schedule is that of the row named after it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Effort:
     compared at a time, for ``rounds`` along the frontier, then for at most ``moves`` rounds of local moves, ending
     after ``patience`` rounds in vain. ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and
     ``cache`` the remembered streams, in bytes. ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see
-    :mod:`ldsnn_compiler.search.engine`."""
+    :mod:`ldsnn_compiler.search.engine`. ``recalibration`` samples serve recalibration."""
 
     samples: int = 256
     counted: int = 64
@@ -59,6 +62,7 @@ class Effort:
     memory: int = 1 << 28
     cache: int = 1 << 30
     engine: str = "auto"
+    recalibration: int = 64
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,17 @@ class _Search:
     hold: tuple[str, ...]
     uneven: bool
     engine: Engine
+    recalibrate: bool
     sessions: list[Session] = field(default_factory=list)
 
-    def session(self, x: Tensor, counted: int | None = None) -> Session:
+    def session(self, x: Tensor, counted: int | None = None, adjust: Adjustment | None = None) -> Session:
         effort = self.effort
         if counted is None and self.engine.name == "compiled":
             counted = effort.counted_compiled
         evaluator = Evaluator(
-            self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted, engine=self.engine
-        )
+            self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted, engine=self.engine,
+            adjust=adjust,
+        )  # fmt: skip
         self.sessions.append(Session(evaluator, self.journal, self.progress))
         return self.sessions[-1]
 
@@ -126,6 +132,7 @@ def optimize(
     hold: Sequence[str] = (),
     uneven: bool = False,
     caution: float = 0.5,
+    recalibrate: bool = False,
     effort: Effort | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -144,6 +151,8 @@ def optimize(
         hold: paths of layers to leave as they are.
         uneven: also timesteps whose ratio to the original's is not whole.
         caution: standard errors of the drop that are added to it before it is held against the budget.
+        recalibrate: add a row for each schedule after recalibration (:mod:`ldsnn_compiler.search.recalibrate`), the
+            uniform ones too.
         effort: how much is evaluated.
         progress: called with phase, done, total and seconds left.
 
@@ -157,6 +166,7 @@ def optimize(
     search = _Search(
         graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
         tuple(hold), uneven, engine(effort.engine, graph, len(data.report[0]), target),
+        recalibrate,
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data) for mode in modes}
     return _result(search, found, data, cost, target, spikes)
@@ -235,7 +245,9 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     figures = session.evaluate([s for s, _ in named.values()], "report split")
     everything = {ORIGINAL: session.reference(), **dict(zip(named, figures, strict=True))}
     schedules = {name: schedule for name, (schedule, _) in named.items()}
-    rows = [_row(name, f, schedules.get(name), criterion, search.graph) for name, f in everything.items()]
+    everything |= _recalibrated(search, schedules, data)
+    of = schedules | {f"{RECALIBRATED}{name}": schedule for name, schedule in schedules.items()}
+    rows = [_row(name, f, of.get(name), criterion, search.graph) for name, f in everything.items()]
     headline = f"per layer, {next(iter(found))}"
     details = {
         "budget": search.budget, "spikes": spikes, "cost": cost, "seed": search.seed, "caution": search.caution,
@@ -254,11 +266,22 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     statement = criterion.compare(everything[headline]).verdict(search.budget)
     report = Report(search.graph.name, target, rows=rows, threads=torch.get_num_threads(), details=details)
     searched = {name for name, (_, kind) in named.items() if kind == "searched"}
-    baselines = {row.name: row for row in rows if row.name not in searched}
+    baselines = {row.name: row for row in rows if row.name.removeprefix(RECALIBRATED) not in searched}
     return Result(
         schedules[headline], {n: schedules[n] for n in named if n in searched}, details["front"], rows,  # type: ignore[arg-type]
         baselines, statement, report, sum(s.evaluated for s in search.sessions),
     )  # fmt: skip
+
+
+def _recalibrated(search: _Search, schedules: Mapping[str, Schedule], data: Data) -> dict[str, Figures]:
+    """Report figures of the same schedules after recalibration, if asked for."""
+    if not search.recalibrate:
+        return {}
+    x = data.calibration[0]
+    samples = as_input(search.graph.inputs[0], x[_spread(len(x), search.effort.recalibration)])
+    session = search.session(data.report[0], adjust=Recalibration(search.graph, samples))
+    figures = session.evaluate(list(schedules.values()), "recalibrated")
+    return {f"{RECALIBRATED}{name}": each for name, each in zip(schedules, figures, strict=True)}
 
 
 def _row(name: str, figures: Figures, schedule: Schedule | None, criterion: Criterion, graph: Graph) -> Row:

@@ -128,6 +128,19 @@ def test_wrong_data_is_refused() -> None:
         run(graph, torch.zeros(8, 2, 3, 5), torch.zeros(1))
 
 
+def test_inputs_come_in_the_right_number_and_one_batch() -> None:
+    graph = Graph("two", base_timesteps=2)
+    x, y = (graph.add("input", type=Stream(2, Fraction(1), (3,)), name=name).result for name in "xy")
+    graph.add("output", [graph.add("add", [x, y]).result])
+    one, three = torch.zeros(2, 1, 3), torch.zeros(2, 3, 3)
+    with pytest.raises(LdsnnError, match="takes 2 inputs, not 3"):
+        Interpreter(graph)(one, one, one)
+    with pytest.raises(LdsnnError, match="takes 2 inputs, not 0"):
+        Interpreter(graph).step()
+    with pytest.raises(LdsnnError, match="inputs differ in batch: 1, 3"):
+        Interpreter(graph)(one, three)
+
+
 def test_fine_tuning_through_the_interpreter() -> None:
     """A training step changes the weights, and they go back into a graph."""
     graph = build("conv2d")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from graphs import Net, inputs_of
 from target_harness import check, check_steps, compiled
 
+from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
@@ -132,6 +134,17 @@ def recurrent(steps: int = 8) -> Graph:
 
 def test_cycles_step_together() -> None:
     check(recurrent())
+
+
+@pytest.mark.parametrize("build", [shapes, recurrent])
+def test_an_op_without_an_expression_is_named(build: Callable[[], Graph], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone or in a cycle."""
+    graph = build()
+    for node in graph.of("add", "linear"):
+        monkeypatch.setattr(node, "op", replace(node.op, compute=None))
+    with pytest.raises(LdsnnError, match="has no lowering: its declaration lacks compute") as error:
+        compiled(graph, pipeline="")
+    assert {p.kind for p in error.value.problems} <= {"add", "linear"}
 
 
 def test_a_long_cycle_compiles_as_fast_as_a_short_one() -> None:

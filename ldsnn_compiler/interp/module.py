@@ -55,7 +55,8 @@ class Interpreter(torch.nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Data:
         """A whole run in the user's layout: static ``[N, *shape]`` or sequence ``[T, N, *shape]``; one output or a
         tuple."""
-        data = [x[None] if node["time"] == "static" else x for node, x in zip(self.graph.inputs, inputs, strict=False)]
+        self._check_count(inputs)
+        data = [x[None] if node["time"] == "static" else x for node, x in zip(self.graph.inputs, inputs, strict=True)]
         outputs = self.run(*data)
         shown = [y[0] if node["time"] == "squeeze" else y for node, y in zip(self.graph.outputs, outputs, strict=True)]
         return shown[0] if len(shown) == 1 else tuple(shown)
@@ -71,8 +72,9 @@ class Interpreter(torch.nn.Module):
 
         Answers for those steps; after the whole window the answers together equal :meth:`run`.
         """
-        first, granule = self.graph.inputs[0].type, self.graph.granule
-        covered = first.dt * inputs[0].shape[0]
+        self._check_count(inputs)
+        granule = self.graph.granule
+        covered = self.graph.inputs[0].type.dt * inputs[0].shape[0] if inputs else granule
         if covered % granule:
             raise LdsnnError(f"a step covers a multiple of {granule} base steps, the input covers {covered}")
         return self._advance(inputs, int(covered))
@@ -135,7 +137,7 @@ class Interpreter(torch.nn.Module):
         """Step all nodes of a cycle together; a delay gives what it holds, and takes its operand when the step is
         over."""
         names = {n.name for n in group}
-        steps = self._cycle_steps(group, values)
+        steps = self._cycle_steps(group, values, run)
         collected: dict[str, list[torch.Tensor]] = {r.name: [] for n in group for r in n.results}
         for t in range(steps):
             now: dict[str, torch.Tensor] = {}
@@ -157,10 +159,10 @@ class Interpreter(torch.nn.Module):
         for node in group:
             self._record(node, values, tuple(values[r.name] for r in node.results))
 
-    def _cycle_steps(self, group: tuple[Node, ...], values: Mapping[str, torch.Tensor]) -> int:
+    def _cycle_steps(self, group: tuple[Node, ...], values: Mapping[str, torch.Tensor], run: _Run) -> int:
         names = {n.name for n in group}
         outside = [values[o.name].shape[0] for n in group for o in n.operands if o.node.name not in names]
-        return outside[0] if outside else group[0].type.timesteps
+        return outside[0] if outside else int(run.base_steps / group[0].type.dt)
 
     def _held(self, node: Node, batch: int) -> torch.Tensor:
         state = self.state.setdefault(node.name, {})
@@ -168,11 +170,13 @@ class Interpreter(torch.nn.Module):
             state["held"] = torch.zeros((node["steps"], batch, *node.type.shape))
         return state["held"]
 
+    def _check_count(self, inputs: Data) -> None:
+        if len(inputs) != len(self.graph.inputs):
+            raise LdsnnError(f"the network takes {len(self.graph.inputs)} inputs, not {len(inputs)}")
+
     def _check(self, inputs: Data, base_steps: int) -> None:
-        nodes = self.graph.inputs
-        if len(inputs) != len(nodes):
-            raise LdsnnError(f"the network takes {len(nodes)} inputs, not {len(inputs)}")
-        problems = []
+        self._check_count(inputs)
+        nodes, problems = self.graph.inputs, list[Problem]()
         for node, x in zip(nodes, inputs, strict=True):
             steps = base_steps / node.type.dt
             expected = f"[{steps}, N, {', '.join(map(str, node.type.shape))}]"
@@ -180,6 +184,9 @@ class Interpreter(torch.nn.Module):
                 problems.append(
                     Problem(f"expected data {expected}, found {list(x.shape)}", where=node.path or node.name)
                 )
+        batches = {x.shape[1] for x in inputs if x.ndim > 1}
+        if not problems and len(batches) > 1:
+            problems = [Problem(f"inputs differ in batch: {', '.join(map(str, sorted(batches)))}")]
         if problems:
             raise LdsnnError(problems)
 

@@ -204,21 +204,6 @@ def adaptive_avg_pool(axes: int) -> FunctionImporter:
     return importer
 
 
-def pad(ctx: Context, x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
-    """``F.pad`` with zeros, of feature axes."""
-    x = as_traced(ctx, x)
-    if mode != "constant" or value not in (None, 0, 0.0):
-        raise ctx.refuse(f"pads by {mode!r} with {value!r}", hint="pad with zeros")
-    pairs = list(zip(pad[0::2], pad[1::2], strict=True))[::-1]
-    shape = x.value.type.shape
-    if not x.is_canonical or len(pairs) > len(shape):
-        raise ctx.refuse(f"pads time or batch of {x}", time=True)
-    if any(n < 0 for pair in pairs for n in pair):
-        raise ctx.refuse("pads by a negative amount", hint="slice instead")
-    rest = (0,) * (len(shape) - len(pairs))
-    return ctx.layer("pad", x, low=(*rest, *(p[0] for p in pairs)), high=(*rest, *(p[1] for p in pairs)))
-
-
 def split(ctx: Context, x: Any, size: Any, dim: int = 0) -> tuple[Traced, ...]:
     """``torch.split`` of features."""
     x = as_traced(ctx, x)
@@ -228,7 +213,7 @@ def split(ctx: Context, x: Any, size: Any, dim: int = 0) -> tuple[Traced, ...]:
     at = reshaping.dim_of(ctx, x, dim)
     if not isinstance(x.axes[at], int):
         raise ctx.refuse(f"splits time or batch of {x}", time=True)
-    parts = [timing._cut(ctx, x, at, slice(start, start + n)) for start, n in zip(starts, sizes, strict=True)]
+    parts = [timing.cut(ctx, x, at, slice(start, start + n)) for start, n in zip(starts, sizes, strict=True)]
     return tuple(parts)
 
 
@@ -308,15 +293,7 @@ def batch_norm(
         raise ctx.refuse("uses the statistics of the batch", attribute="training", hint="use running statistics")
     x = ctx.expect(x, *layers.FRAMES)
     m = SimpleNamespace(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, eps=eps)
-    return ctx.layer(
-        "batch_norm",
-        x,
-        mean=ctx.tensor("running_mean", m.running_mean),
-        var=ctx.tensor("running_var", m.running_var),
-        weight=ctx.optional("weight", m.weight),
-        bias=ctx.optional("bias", m.bias),
-        eps=float(m.eps),
-    )
+    return layers.normalised(m, ctx, x)
 
 
 def poisoned(ctx: Context, *operands: Any) -> Any:
@@ -391,7 +368,7 @@ FUNCTIONS: Mapping[Callable[..., Any], FunctionImporter] = {
     F.conv2d: conv,
     F.linear: linear,
     F.batch_norm: batch_norm,
-    F.pad: pad,
+    F.pad: reshaping.pad,
     F.avg_pool1d: avg_pool(1),
     F.avg_pool2d: avg_pool(2),
     F.max_pool1d: max_pool(1),

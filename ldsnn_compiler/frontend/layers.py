@@ -86,6 +86,11 @@ def batch_norm(m: Any, ctx: Context, x: Any, *, leads: Sequence[tuple[Axis, ...]
     """``nn.BatchNorm1d``, ``nn.BatchNorm2d`` in evaluation mode."""
     ctx.as_in_eval(m)
     x = ctx.expect(x, *leads, ndim=(1, 2) if isinstance(m, nn.BatchNorm1d) else (3,))
+    return normalised(m, ctx, x)
+
+
+def normalised(m: Any, ctx: Context, x: Traced) -> Traced:
+    """``x`` by the running statistics, weight and bias that ``m`` has."""
     return ctx.layer(
         "batch_norm",
         x,
@@ -199,7 +204,7 @@ def dropout(m: Any, ctx: Context, x: Any) -> Any:
 
 def zero_pad(m: Any, ctx: Context, x: Any) -> Any:
     """``nn.ZeroPad1d``, ``nn.ZeroPad2d`` and constant padding with zero."""
-    from ldsnn_compiler.frontend.functions import pad
+    from ldsnn_compiler.frontend.reshaping import pad
 
     return pad(ctx, x, tuple(m.padding), "constant", getattr(m, "value", 0.0))
 

@@ -157,6 +157,21 @@ def squeeze(ctx: Context, x: Traced, dim: Any = None) -> Traced:
     return features(ctx, kept, tuple(s for i, s in enumerate(shape) if i not in gone))
 
 
+def pad(ctx: Context, x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
+    """``F.pad`` with zeros, of feature axes."""
+    x = as_traced(ctx, x)
+    if mode != "constant" or value not in (None, 0, 0.0):
+        raise ctx.refuse(f"pads by {mode!r} with {value!r}", hint="pad with zeros")
+    pairs = list(zip(pad[0::2], pad[1::2], strict=True))[::-1]
+    shape = x.value.type.shape
+    if not x.is_canonical or len(pairs) > len(shape):
+        raise ctx.refuse(f"pads time or batch of {x}", time=True)
+    if any(n < 0 for pair in pairs for n in pair):
+        raise ctx.refuse("pads by a negative amount", hint="slice instead")
+    rest = (0,) * (len(shape) - len(pairs))
+    return ctx.layer("pad", x, low=(*rest, *(p[0] for p in pairs)), high=(*rest, *(p[1] for p in pairs)))
+
+
 def as_traced(ctx: Context, x: Any) -> Traced:
     """``x`` if it is a tensor of the network."""
     if not isinstance(x, Traced):

@@ -207,7 +207,7 @@ def index(ctx: Context, x: Any, where: Any) -> Any:
         elif isinstance(item, int) and not isinstance(item, bool):
             x = _pick(ctx, x, dim_of(ctx, x, dim), item)
         elif isinstance(item, slice):
-            x, dim = _cut(ctx, x, dim_of(ctx, x, dim), item), dim + 1
+            x, dim = cut(ctx, x, dim_of(ctx, x, dim), item), dim + 1
         else:
             raise ctx.refuse(f"indexes with {type(item).__name__}", hint="only numbers, slices and None")
     return x
@@ -218,16 +218,17 @@ def _pick(ctx: Context, x: Traced, dim: int, at: int) -> Traced:
     if not -size <= at < size:
         raise ctx.refuse(f"index {at} is out of range for {x}")
     if isinstance(axis, int):
-        cut = _cut(ctx, x, dim, slice(at % size, at % size + 1))
-        shape = list(cut.value.type.shape)
+        part = cut(ctx, x, dim, slice(at % size, at % size + 1))
+        shape = list(part.value.type.shape)
         del shape[axis]
-        return features(ctx, cut, tuple(shape))
+        return features(ctx, part, tuple(shape))
     _time_axis(ctx, x, axis)
-    prefix = _cut(ctx, x, dim, slice(0, at % size + 1))
+    prefix = cut(ctx, x, dim, slice(0, at % size + 1))
     return _drop_time(x, ctx.emit("readout", prefix.value, mode="last").result, keepdim=False)
 
 
-def _cut(ctx: Context, x: Traced, dim: int, where: slice) -> Traced:
+def cut(ctx: Context, x: Traced, dim: int, where: slice) -> Traced:
+    """``x[start:stop:step]`` along one dimension; of time only a prefix, of the batch nothing."""
     axis, size = x.axes[dim], x.sizes(ctx.batch)[dim]
     if not all(isinstance(v, int | None) for v in (where.start, where.stop, where.step)):
         raise ctx.refuse("slices with bounds that depend on data")

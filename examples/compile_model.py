@@ -28,7 +28,7 @@ class Net(nn.Module):
             layer.AvgPool2d(2),
             layer.Flatten(),
             layer.Linear(16 * 4 * 4, 10),
-            neuron.LIFNode(tau=2.0),
+            neuron.LIFNode(tau=2.0, v_threshold=0.125),
         )
         functional.set_step_mode(self, "m")
 
@@ -41,6 +41,7 @@ def main() -> None:
     model, x = Net().eval(), torch.rand(4, 1, 8, 8)
     with torch.no_grad():
         expected = model(x)
+    functional.reset_net(model)
 
     net = ld.trace(model, x)
     compiled = ld.compile(net, target="native", batch=None)

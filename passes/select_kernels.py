@@ -76,16 +76,24 @@ class SelectKernels(Pass):
 
 
 def _board(text: str) -> Board:
-    return Board.of_json(json.loads(text)) if text.startswith("{") else board(text)
+    if not text.startswith("{"):
+        return board(text)
+    try:
+        return Board.of_json(json.loads(text))
+    except (ValueError, KeyError) as error:
+        raise LdsnnError(Problem(f"not the JSON of a board: {error}", where="select-kernels")) from None
 
 
 def read_densities(graph: Graph, source: str | None) -> dict[str, float]:
-    """Densities by node name, from a file or JSON text keyed by node name or module path; all mistakes at once."""
+    """Densities by node name, from a file or JSON text keyed by node name or module path; all mistakes at once.
+
+    They may be measured on a graph whose nodes passes have merged since: keys that name nothing are left out.
+    """
     if source is None:
         return {}
-    text = source if source.lstrip().startswith("{") else read_file(Path(source)).decode()
+    content = source.encode() if source.lstrip().startswith("{") else read_file(Path(source))
     try:
-        given = json.loads(text)
+        given = json.loads(content)
     except ValueError as error:
         raise LdsnnError(Problem(f"densities are not JSON: {error}", where="select-kernels")) from None
     if not isinstance(given, Mapping):

@@ -170,6 +170,7 @@ def running_features() -> frozenset[str]:
 @cache
 def native() -> Board:
     """The machine this process runs on: its CPU, the features it shows, the cores this process may use."""
+    _load_builtin()
     cpu = _system_cpu()
     like = next((b for b in _BOARDS.values() if b.cpu == cpu), None)
     model, running = _model_features(cpu), running_features()

@@ -137,6 +137,8 @@ class Compiled:
     def state(self) -> dict[str, dict[str, torch.Tensor]]:
         """Node to variable to value ``[N, *shape]`` (a delay's buffer ``[steps, N, *shape]``); empty before the first
         step.
+
+        Setting it starts the count of base steps anew; to go on in the middle of a run, set :attr:`base_step` after it.
         """
         found: dict[str, dict[str, torch.Tensor]] = {}
         for spec, value in zip(self.plans["step"].states, self._state, strict=bool(self._state)):
@@ -153,7 +155,8 @@ class Compiled:
         given = {(node, k): v for node, variables in values.items() for k, v in variables.items()}
         problems = [Problem("no such state", where=n, attribute=k) for n, k in sorted(given.keys() - known)]
         problems += [Problem("this state is missing", where=n, attribute=k) for n, k in sorted(known - given.keys())]
-        batches = {v.shape[1 if k in ("held", "kept") else 0] for (_, k), v in given.items() if v.ndim}
+        axes = {key: 1 if key[1] in ("held", "kept") else 0 for key in given}
+        batches = {v.shape[axes[key]] for key, v in given.items() if v.ndim > axes[key]}
         batch = batches.pop() if len(batches) == 1 else 1
         for spec in states:
             value = given.get((spec.node, spec.variable))

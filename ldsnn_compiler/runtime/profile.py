@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldsnn_compiler.interp.work import count_work
+from ldsnn_compiler.results import Latency
 from ldsnn_compiler.targets.build import symbols
 
 if TYPE_CHECKING:
@@ -50,12 +51,10 @@ def profile(compiled: Compiled, inputs: Sequence[torch.Tensor], repeats: int) ->
     """Profile ``[T, N, *shape]`` data; the whole runs are timed without the instrument that times regions."""
     function, arguments = compiled.bound(*inputs)
     function(*arguments)
-    whole = sorted(_seconds(function, arguments) for _ in range(repeats))
+    whole = Latency(tuple(_seconds(function, arguments) * 1e3 for _ in range(repeats)))
     regions = _regions(compiled, function, arguments, repeats)
     _, work = count_work(compiled.graph, *inputs)
-    quarter = (len(whole) - 1) / 4
-    spread = whole[round(3 * quarter)] - whole[round(quarter)]
-    return Profile(median(whole) * 1e3, spread * 1e3, regions, tuple(work.to_json()), work.totals())
+    return Profile(whole.median, whole.iqr, regions, tuple(work.to_json()), work.totals())
 
 
 def _seconds(function: Any, arguments: Sequence[Any]) -> float:

@@ -160,6 +160,7 @@ class Latency:
 
     @property
     def median(self) -> float:
+        """Median time."""
         return median(self.samples)
 
     @property

@@ -40,6 +40,7 @@ class Spec:
 
     @property
     def convolutional(self) -> bool:
+        """Whether images go in, not vectors."""
         return len(self.shape) == 3
 
 

@@ -46,17 +46,23 @@ class Family:
 
 @dataclass(frozen=True)
 class Fixed:
+    """The same in every step, or computed before or after the loop."""
+
     family: Family
 
 
 @dataclass(frozen=True)
 class At:
+    """A family in one step."""
+
     family: Family
     step: int
 
 
 @dataclass(frozen=True)
 class Running:
+    """The sum, mean or largest of a family over the steps up to this one."""
+
     op: str
     family: Family
     step: int
@@ -64,12 +70,16 @@ class Running:
 
 @dataclass(frozen=True)
 class Stacked:
+    """Every step of a family along a new axis."""
+
     family: Family
     dim: int
 
 
 @dataclass(frozen=True)
 class Broken:
+    """Anything else that mixes steps."""
+
     problem: Problem
 
 

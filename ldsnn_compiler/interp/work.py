@@ -34,6 +34,7 @@ class LayerWork:
 
     @property
     def density(self) -> float:
+        """Non-zero share of the first result."""
         return self.nonzero / self.numbers if self.numbers else 0.0
 
     @property

@@ -58,14 +58,17 @@ class Node:
 
     @property
     def operands(self) -> tuple[Value, ...]:
+        """What the node reads, in order."""
         return self._operands
 
     @property
     def attrs(self) -> Mapping[str, AttrValue]:
+        """Attribute values, those left at their defaults included."""
         return MappingProxyType(self._attrs)
 
     @property
     def results(self) -> tuple[Value, ...]:
+        """What the node gives, in order."""
         return self._results
 
     @property
@@ -134,10 +137,12 @@ class Graph:
 
     @property
     def inputs(self) -> tuple[Node, ...]:
+        """The ``input`` nodes, in order: the arguments of a run."""
         return self.of("input")
 
     @property
     def outputs(self) -> tuple[Node, ...]:
+        """The ``output`` nodes, in order."""
         return self.of("output")
 
     def uses(self, value: Value) -> tuple[tuple[Node, int], ...]:

@@ -116,6 +116,7 @@ class Neuron:
 
     @property
     def family(self) -> Template:
+        """The template."""
         return template(self.template)
 
     @property
@@ -126,6 +127,7 @@ class Neuron:
 
     @property
     def program(self) -> Program:
+        """The program that the options choose."""
         return _build(self.template, tuple(self.options.items()))
 
     @property

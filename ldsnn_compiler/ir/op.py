@@ -122,6 +122,7 @@ class OpDef:
 
     @property
     def acts_per_step(self) -> bool:
+        """Whether every step is computed from that step alone."""
         return self.kind in ("linear", "per_step")
 
 

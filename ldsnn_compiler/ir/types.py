@@ -27,6 +27,7 @@ class Signal:
 
     @property
     def is_event(self) -> bool:
+        """Whether the numbers are counts of a unit."""
         return self.levels is not None
 
     @property

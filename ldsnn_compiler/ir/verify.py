@@ -24,6 +24,7 @@ class Rule:
 
     @property
     def doc(self) -> str:
+        """What the rule demands."""
         return (self.check.__doc__ or "").strip()
 
 

@@ -49,11 +49,14 @@ def _broadcast(value: Tensor, index: Sequence[Expr]) -> Expr:
 
 
 def scale(call: Call, x: Tensor) -> Tensor:
+    """``by * x``, by a number, per channel or per element."""
     by = _tensor(call, "by")
     return _elementwise(x, lambda v, i: v * (_f32(call["factor"]) if by is None else _broadcast(by, i)), "scale")
 
 
 def add(call: Call, *data: Tensor) -> Tensor:
+    """Left to right, as the reference adds."""
+
     def sum_at(*i: Expr) -> Expr:
         total = data[0](*i)
         for other in data[1:]:
@@ -64,6 +67,7 @@ def add(call: Call, *data: Tensor) -> Tensor:
 
 
 def concat(call: Call, *data: Tensor) -> Tensor:
+    """Each index from the operand that it falls into."""
     axis, tirx = 2 + call["axis"] % len(call.types[0].shape), _tirx()
     lengths = [t.shape[axis - 2] for t in call.types]
 
@@ -81,6 +85,7 @@ def concat(call: Call, *data: Tensor) -> Tensor:
 
 
 def batch_norm(call: Call, x: Tensor) -> Tensor:
+    """``(x - mean) / sqrt(var + eps) * weight + bias``, per channel."""
     te = _te()
     mean, var, weight, bias = (_tensor(call, k) for k in ("mean", "var", "weight", "bias"))
     inverse = te.compute(var.shape, lambda c: _f32(1.0) / te.sqrt(var(c) + _f32(call["eps"])), name="inverse")
@@ -94,12 +99,14 @@ def batch_norm(call: Call, x: Tensor) -> Tensor:
 
 
 def threshold(call: Call, x: Tensor) -> Tensor:
+    """``value`` where ``x >= at`` (or ``>``), else 0."""
     tirx, at, value = _tirx(), _f32(call["at"]), _f32(call["value"])
     fires: Callable[[Expr], Expr] = (lambda v: v > at) if call["compare"] == "gt" else (lambda v: v >= at)
     return _elementwise(x, lambda v, i: tirx.Select(fires(v), value, _f32(0.0)), "threshold")
 
 
 def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Over the last two axes."""
     te, (left, right) = _te(), (t.shape for t in call.types)
     if len(left) != len(right) or len(left) < 2:
         raise LdsnnError(f"matmul needs two operands of equal rank and at least two axes, not {left} and {right}")
@@ -117,6 +124,7 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
 
 
 def linear(call: Call, x: Tensor) -> Tensor:
+    """Over the last axis."""
     te, weight, bias = _te(), _tensor(call, "weight"), _tensor(call, "bias")
     k = te.reduce_axis((0, weight.shape[1]), name="k")
     shape = (*x.shape[:-1], weight.shape[0])
@@ -125,6 +133,7 @@ def linear(call: Call, x: Tensor) -> Tensor:
 
 
 def conv(call: Call, x: Tensor) -> Tensor:
+    """Of one or two axes, grouped, strided, dilated."""
     te, weight, bias = _te(), _tensor(call, "weight"), _tensor(call, "bias")
     stride, dilation, groups = call["stride"], call["dilation"], call["groups"]
     padded = _padded(x, call["padding"], _f32(0.0))
@@ -177,15 +186,18 @@ def _windows(call: Call, x: Tensor, fill: Expr, reduce: Callable[..., Expr], dil
 
 
 def sum_pool(call: Call, x: Tensor) -> Tensor:
+    """Zeros at the borders."""
     return _windows(call, x, _f32(0.0), _te().sum, [1] * len(call["kernel"]))
 
 
 def max_pool(call: Call, x: Tensor) -> Tensor:
+    """Minus infinity at the borders."""
     dilation = call["dilation"] or [1] * len(call["kernel"])
     return _windows(call, x, _te().min_value("float32"), _te().max, dilation)
 
 
 def avg_pool(call: Call, x: Tensor) -> Tensor:
+    """Divided by the whole window, or by the part of it that lies inside."""
     total, kernel, tirx = sum_pool(call, x), call["kernel"], _tirx()
     if call["count_include_pad"] or not any(call["padding"]):
         return _elementwise(total, lambda v, i: v / _f32(prod(kernel)), "mean")
@@ -202,6 +214,7 @@ def avg_pool(call: Call, x: Tensor) -> Tensor:
 
 
 def adaptive_avg_pool(call: Call, x: Tensor) -> Tensor:
+    """Windows from ``floor(i n / m)`` to ``ceil((i + 1) n / m)``."""
     te, tirx, size = _te(), _tirx(), call["size"]
     first = len(x.shape) - len(size)
     axes = [int(d) for d in x.shape[first:]]
@@ -231,10 +244,12 @@ def adaptive_avg_pool(call: Call, x: Tensor) -> Tensor:
 
 
 def flatten(call: Call, x: Tensor) -> Tensor:
+    """All axes into one, row-major."""
     return _renumbered(call, x, (call.types[0].size,))
 
 
 def reshape(call: Call, x: Tensor) -> Tensor:
+    """The same numbers, row-major."""
     size, known = call.types[0].size, prod(d for d in call["shape"] if d != -1)
     return _renumbered(call, x, [size // known if d == -1 else d for d in call["shape"]])
 
@@ -257,6 +272,7 @@ def _renumbered(call: Call, x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def slice_(call: Call, x: Tensor) -> Tensor:
+    """``x[start:stop:step]`` along one axis."""
     axis, length = call["axis"] % len(call.types[0].shape), call.types[0].shape[call["axis"]]
     start, stop, step = slice(call["start"], call["stop"], call["step"]).indices(length)
 
@@ -269,6 +285,7 @@ def slice_(call: Call, x: Tensor) -> Tensor:
 
 
 def pad(call: Call, x: Tensor) -> Tensor:
+    """Zeros before and after each axis."""
     tirx, before = _tirx(), call["low"]
 
     def value(t: Expr, n: Expr, *i: Expr) -> Expr:
@@ -281,6 +298,7 @@ def pad(call: Call, x: Tensor) -> Tensor:
 
 
 def encode(call: Call, x: Tensor) -> Tensor:
+    """Spikes of an intensity: poisson by the reference's hash, latency by the step that the intensity names."""
     tirx = _tirx()
     if call["code"] == "direct":
         return _elementwise(x, lambda v, i: v, "direct")
@@ -344,14 +362,17 @@ def resample(call: Call, x: Tensor) -> Tensor:
 
 
 def slice_time(call: Call, x: Tensor) -> Tensor:
+    """The first steps."""
     return _te().compute((call["steps"], *x.shape[1:]), lambda t, *i: x(t, *i), name="slice_time")
 
 
 def copy(call: Call, x: Tensor) -> Tensor:
+    """As it is."""
     return _elementwise(x, lambda v, i: v, "copy")
 
 
 def constant(call: Call) -> Tensor:
+    """The stored steps, the same for every sample."""
     value = _tensor(call, "value")
     return _te().compute(
         (value.shape[0], call.batch, *value.shape[1:]),

@@ -1,0 +1,65 @@
+"""The benchmark networks and their script, on a few images; the whole runs are committed as result files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+from ldsnn_compiler.data import Data
+from ldsnn_compiler.search.optimize import ORIGINAL, UNIFORM, Effort
+
+FEW = Effort(samples=16, width=1, rounds=1, moves=0, recalibration=8)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_run", ROOT / "examples" / "benchmarks" / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_macs_of_a_source_network(script: ModuleType) -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    x = torch.ones(4, 1, 4, 4)
+    x[:, :, 0] = 0
+    found = script.ann_figures(ann, x, torch.zeros(4, dtype=torch.long))
+    assert found["macs"] == 4 * 9 * 2 + 8 * 3
+    assert found["macs_nonzero"] <= (4 * 9 - 2 * 3) * 2 + 8 * 3
+
+
+@pytest.mark.shared_data
+def test_the_mnist_network_on_a_few_images(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(spec: str) -> Data:
+        whole = real(spec)
+        (a, b), (c, d) = whole.calibration, whole.report
+        assert b is not None and d is not None
+        return Data((a[:32], b[:32]), (c[:50], d[:50]), "a few")
+
+    real = script.load_data
+    monkeypatch.setattr(script, "load_data", few)
+    benchmark = replace(script.BENCHMARKS["mnist_cnn"], timesteps=8, effort=FEW)
+    result = json.loads(json.dumps(script.run(benchmark, "binary", 0.1, None)))
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows[ORIGINAL]["accuracy"] > 0.9 and result["ann"]["accuracy"] > 0.9
+    assert rows["per layer, binary"]["synaptic_updates"] < rows[UNIFORM]["synaptic_updates"]
+    shown = script.table({"mnist_cnn": result})
+    assert len(shown.splitlines()) > len(rows) + 4 and "nan" not in shown
+
+
+def test_committed_results_are_whole(script: ModuleType) -> None:
+    for path in script.RESULTS.glob("*.json"):
+        result = json.loads(path.read_text())
+        assert {"machine", "date", "seconds", "rows", "figures", "ann", "statement"} <= result.keys(), path.name
+        assert script.table({path.stem: result})

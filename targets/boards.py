@@ -19,7 +19,7 @@ from ldsnn_compiler.errors import LdsnnError
 
 #: CPU features that x86 code generators use unasked; what a machine must have to run code made for another
 X86_FEATURES = (
-    "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "gfni",
+    "avx", "avx2", "avxvnni", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "gfni",
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
     "avx512bf16", "avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq",
 )  # fmt: skip
@@ -45,7 +45,7 @@ class Cost:
 @dataclass(frozen=True)
 class Board:
     """A machine to compile for. Cache sizes in KiB (``l3_kib`` shared by all cores), ``vector_bits`` the widest
-    register.
+    register; generated code uses those of :data:`X86_FEATURES` that ``features`` lists, whatever the CPU model has.
     """
 
     name: str
@@ -74,11 +74,16 @@ class Board:
         import tvm
 
         config: dict[str, Any] = {"kind": "llvm", "mcpu": self.cpu, "num-cores": threads or self.cores}
-        if self.without:
-            config["mattr"] = [f"-{name}" for name in self.without]
+        if unused := self.unused():
+            config["mattr"] = [f"-{name}" for name in unused]
         if self.triple and self.triple.split("-")[0] != platform.machine():
             config["mtriple"] = self.triple
         return tvm.target.Target(config)
+
+    def unused(self) -> tuple[str, ...]:
+        """Features that the CPU model has and generated code must leave alone: those not listed in ``features``."""
+        model = _model_features(self.cpu) if self.triple.startswith("x86_64") else frozenset()
+        return tuple(f for f in X86_FEATURES if f in self.without or (f in model and f not in self.features))
 
     def missing(self) -> tuple[str, ...]:
         """Features that code for this board needs and the running machine lacks."""

@@ -30,6 +30,14 @@ def test_native_has_what_the_machine_shows() -> None:
     assert machine.cores >= 1 and machine.l2_kib > 0
 
 
+def test_code_uses_no_feature_that_a_board_leaves_out() -> None:
+    assert all(each.unused() == () for name, each in boards().items() if name != "native")
+    less = replace(board("znver4"), features=("avx", "avx2", "fma"))
+    assert {"avx512f", "bmi2"} <= set(less.unused()) and "avx2" not in less.unused()
+    assert "-avx512f" in [str(a) for a in less.target(1).attrs["mattr"]]
+    assert Board("phone", "aarch64-linux-gnu", "cortex-a55").unused() == ()
+
+
 def test_a_board_passes_through_and_survives_json() -> None:
     mine = replace(board("znver4"), name="mine", cores=8)
     assert board(mine) is mine

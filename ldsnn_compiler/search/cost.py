@@ -27,7 +27,7 @@ NS_PER_NEURON = 0.3
 
 @dataclass(frozen=True)
 class NodeWork:
-    """Work of one node for one sample."""
+    """Work of one node for one sample. ``latency_ms`` is its share of measured kernel times, None where none were."""
 
     op: str
     path: str
@@ -39,6 +39,7 @@ class NodeWork:
     neurons_evaluated: float = 0.0
     neuron_additions: float = 0.0
     neuron_multiplications: float = 0.0
+    latency_ms: float | None = None
 
     @classmethod
     def of(cls, work: LayerWork, samples: int, neuron: Neuron | None) -> NodeWork:
@@ -73,8 +74,8 @@ TOTALS = ("synaptic_updates", "synaptic_updates_weighted", "multiplications", "n
 
 
 def totals(nodes: Mapping[str, NodeWork]) -> dict[str, float]:
-    """Sums over the network: :data:`TOTALS`, ``additions``, all ``multiplications``, ``energy_nj``, modelled
-    ``latency_ms``."""
+    """Sums over the network: :data:`TOTALS`, ``additions``, all ``multiplications``, ``energy_nj`` and
+    ``latency_ms`` (the cost of that name)."""
     found = {name: sum(getattr(w, name) for w in nodes.values()) for name in TOTALS}
     found["additions"] = found["synaptic_updates"] + sum(w.neuron_additions for w in nodes.values())
     found["multiplications"] += sum(w.neuron_multiplications for w in nodes.values())
@@ -95,6 +96,9 @@ def _neurons(work: NodeWork) -> float:
 
 
 def _latency(work: NodeWork) -> float:
+    """In ns: measured, or by the constants above."""
+    if work.latency_ms is not None:
+        return work.latency_ms * 1e6
     return work.synaptic_updates * NS_PER_UPDATE + work.neurons_evaluated * NS_PER_NEURON
 
 
@@ -102,7 +106,8 @@ TIE = 1e-3
 """Weight of the work that a cost does not ask for: it settles ties."""
 
 COSTS: Mapping[str, Cost] = {"synaptic": _synaptic, "neurons": _neurons, "latency": _latency}
-"""Costs by name, each a sum over nodes; ``latency`` is modelled from the constants above."""
+"""Costs by name, each a sum over nodes; ``latency`` is that of kernels, where they were measured, else modelled from
+the constants above."""
 
 
 def cost(name: str) -> Cost:

@@ -53,14 +53,15 @@ def dense_work(graph: Graph) -> float:
 
 
 class CompiledEngine:
-    """Makes runners that share their kernels."""
+    """Makes runners that share their kernels, for any ``batch`` (None) or one."""
 
     name = "compiled"
 
-    def __init__(self, machine: Board) -> None:
+    def __init__(self, machine: Board, batch: int | None = None) -> None:
         if missing := machine.missing():
             raise LdsnnError(f"candidates run here, and this machine lacks {', '.join(missing)} of {machine.name}")
         self.board = replace(machine, cores=min(machine.cores, threads.available()))
+        self.batch = batch
         self._made: dict[Hashable, Function] = {}
 
     def __call__(self, graph: Graph) -> Runner:
@@ -82,7 +83,9 @@ class CompiledEngine:
     def _compiled(self, kernels: Mapping[str, Kernel]) -> dict[Hashable, Function]:
         import tvm
 
-        module = tvm.IRModule({name: k.build(None).with_attr("global_symbol", name) for name, k in kernels.items()})
+        module = tvm.IRModule(
+            {name: k.build(self.batch).with_attr("global_symbol", name) for name, k in kernels.items()}
+        )
         library = tvm.compile(module, target=self.board.target(self.board.cores)).mod
         return {kernel.key: library[name] for name, kernel in kernels.items()}
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -71,6 +71,17 @@ class Adjustment(Protocol):
 
     def __call__(self, graph: Graph) -> Graph:
         """The graph, changed."""
+
+
+class Latency(Protocol):
+    """Tells how long a scheduled graph takes."""
+
+    @property
+    def name(self) -> str:
+        """Different for boards that differ."""
+
+    def latencies(self, graph: Graph, densities: Mapping[str, float]) -> Mapping[str, float]:
+        """Milliseconds by node, given the non-zero share of its nodes' results."""
 
 
 class InterpreterRunner:
@@ -138,6 +149,7 @@ class Evaluator:
         cache: bytes for remembered streams.
         counted: work is counted on the first so many samples (counting takes a third of the time); None: on all.
         engine: makes runners; the interpreter unless given.
+        latency: measures the latency of every schedule; without it, it is modelled from constants.
         adjust: changes every scheduled graph before it is run; figures of different names are kept apart.
 
     Raises:
@@ -154,8 +166,10 @@ class Evaluator:
         counted: int | None = None,
         engine: Engine = InterpreterRunner,
         adjust: Adjustment | None = None,
+        latency: Latency | None = None,
     ) -> None:
         _check(graph, x)
+        self._latency = latency
         self._adjust = adjust
         self.original, self.x = graph, x
         self._memory, self._engine = memory, engine
@@ -180,7 +194,7 @@ class Evaluator:
     def fingerprint(self) -> str:
         """Hash of the network and the samples: figures of one fingerprint are comparable."""
         ends = sorted(signatures(self.original, self._digests)[n.name] for n in self.original.outputs)
-        made = f"{self._engine.name} {self._adjust.name if self._adjust else ''}"
+        made = f"{self._engine.name} {[each.name for each in (self._adjust, self._latency) if each]}"
         text = f"{VERSION} {made} {self.counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -222,7 +236,15 @@ class Evaluator:
     def _figures(self, graph: Graph, remember: bool) -> Figures:
         signature = signatures(graph, self._digests)
         scores, nodes = self._run(graph, signature, frozenset(signature), remember)
+        nodes = self._timed(graph, nodes) if self._latency else nodes
         return Figures(tuple(scores.argmax(1).tolist()), self._loss(scores), nodes)
+
+    def _timed(self, graph: Graph, nodes: Mapping[str, NodeWork]) -> dict[str, NodeWork]:
+        """Work with latencies; nodes that only take time are added."""
+        assert self._latency is not None
+        times = self._latency.latencies(graph, {name: work.density for name, work in nodes.items()})
+        bare = {n.name: NodeWork(n.op.name, n.path, n.type.timesteps) for n in graph.nodes if n.name in times}
+        return {name: replace(work, latency_ms=times.get(name, 0.0)) for name, work in {**bare, **nodes}.items()}
 
     def _loss(self, scores: Tensor) -> float:
         """Mean KL(original || this) over the samples, in nats."""

@@ -27,12 +27,14 @@ from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.engine import engine
 from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, as_input
 from ldsnn_compiler.search.journal import Journal, open_journal
+from ldsnn_compiler.search.latency import LatencyModel
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.options import Space, space
 from ldsnn_compiler.search.recalibrate import Recalibration
 from ldsnn_compiler.search.refine import Explorer, Picks, Point
 from ldsnn_compiler.search.sensitivity import measure
 from ldsnn_compiler.search.session import Progress, Session, silent
+from ldsnn_compiler.targets.boards import board
 
 ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimised"
 """Names of the first two rows; ratios are against the second."""
@@ -97,6 +99,7 @@ class _Search:
     uneven: bool
     engine: Engine
     recalibrate: bool
+    latency: LatencyModel | None
     sessions: list[Session] = field(default_factory=list)
 
     def session(self, x: Tensor, counted: int | None = None, adjust: Adjustment | None = None) -> Session:
@@ -105,7 +108,7 @@ class _Search:
             counted = effort.counted_compiled
         evaluator = Evaluator(
             self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted, engine=self.engine,
-            adjust=adjust,
+            adjust=adjust, latency=self.latency,
         )  # fmt: skip
         self.sessions.append(Session(evaluator, self.journal, self.progress))
         return self.sessions[-1]
@@ -144,7 +147,8 @@ def optimize(
             network's predictions stand in for them.
         budget: accuracy that may be lost, in 0..1.
         spikes: ``binary``, ``graded``, or ``both`` (two searches).
-        cost: ``synaptic``, ``neurons`` or ``latency`` (modelled).
+        cost: ``synaptic``, ``neurons`` or ``latency`` (of kernels measured on this machine, if it is the target; else
+            modelled).
         target: board, named in the report.
         storage: Optuna storage (database URL or journal file) in which the search is resumed and shared.
         seed: of random starts; the same seed gives the same schedule.
@@ -166,10 +170,16 @@ def optimize(
     search = _Search(
         graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
         tuple(hold), uneven, engine(effort.engine, graph, len(data.report[0]), target),
-        recalibrate,
+        recalibrate, _latency(cost, target),
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data) for mode in modes}
     return _result(search, found, data, cost, target, spikes)
+
+
+def _latency(cost: str, target: str) -> LatencyModel | None:
+    """Measured latencies, where they are the cost and can be taken here."""
+    machine = board(target)
+    return LatencyModel(machine) if cost == "latency" and not machine.missing() else None
 
 
 @dataclass(frozen=True)

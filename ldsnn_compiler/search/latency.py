@@ -1,0 +1,181 @@
+"""Measured latency: what a schedule takes on this board, from the times of its kernels, each measured alone.
+
+A kernel is timed at batch 1 on random data of two densities, caches warm, and its time at any density is read off the
+line through both (event-driven kernels are linear in spikes, dense ones level). Its key says layer, timesteps and
+levels, so the same kernel of another schedule is not measured again; times are kept in a file per board. What a whole
+network adds, calls and colder caches, is the model's error: :func:`check` measures it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.store import write_atomically
+from ldsnn_compiler.ir.types import Stream
+from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.runtime import data, threads
+from ldsnn_compiler.search.engine import PLACE, CompiledEngine, Function
+from ldsnn_compiler.targets.boards import Board
+from ldsnn_compiler.targets.lower import plan
+from ldsnn_compiler.targets.plan import Kernel, Plan
+
+DENSITIES = (0.05, 0.3)
+"""Non-zero shares at which kernels are timed."""
+REPEATS, LEAST_S = 5, 1e-3
+"""A time is the median of so many, each over as many calls as this many seconds take."""
+VERSION = 1
+"""Of the files: raised when kernels or their timing change."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A modelled latency and the measured one, in ms."""
+
+    modelled_ms: float
+    measured_ms: float
+
+    @property
+    def error(self) -> float:
+        """Of the model, relative to the measurement."""
+        return self.modelled_ms / self.measured_ms - 1.0
+
+
+def cache_folder() -> Path:
+    """Where times are kept: ``LDSNN_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("LDSNN_CACHE", Path.home() / ".cache" / "ldsnn")) / "latency"
+
+
+@dataclass
+class LatencyModel:
+    """Latencies on ``board``, which must be this machine. ``folder`` holds a file of times per board; None keeps
+    nothing."""
+
+    board: Board
+    folder: Path | None = field(default_factory=cache_folder)
+    measured: int = 0
+    _times: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._engine = CompiledEngine(self.board, batch=1)
+        text = f"{VERSION} {DENSITIES} {json.dumps(self._engine.board.to_json(), sort_keys=True)}"
+        self.name = _digest(text)
+        self._file = self.folder and self.folder / f"{self.name}.json"
+        if self._file and self._file.exists():
+            self._times = {key: tuple(times) for key, times in json.loads(self._file.read_bytes()).items()}
+
+    def latencies(self, graph: Graph, densities: Mapping[str, float]) -> dict[str, float]:
+        """Milliseconds by node, for a scheduled graph and the non-zero share of its nodes' results: the whole time of a
+        kernel is its last node's."""
+        placed = run_pipeline(graph.clone(), parse_pipeline(PLACE))
+        made = plan(placed, self._engine.board, "run")
+        self._measure(placed, made)
+        owner = {v.name: node.name for node in placed.nodes for v in node.results}
+        found: dict[str, float] = {}
+        for kernel in made.kernels:
+            sources = [owner[n] for n in map(_value_name, kernel.operands) if n in owner]
+            density = [densities[n] for n in sources if n in densities]
+            share = float(np.mean(density)) if density else DENSITIES[0]
+            name = kernel.nodes[-1] if kernel.nodes else sources[0]
+            found[name] = found.get(name, 0.0) + _line(self._times[_digest(repr(kernel.key))], share)
+        return found
+
+    def check(self, graph: Graph, densities: Mapping[str, float], *inputs: torch.Tensor) -> Check:
+        """The model against the compiled network as a whole on ``inputs [T, 1, *shape]``."""
+        from ldsnn_compiler.driver import compile
+
+        modelled = sum(self.latencies(graph, densities).values())
+        compiled = compile(graph, target=self._engine.board, pipeline=PLACE, batch=1)
+        function, arguments = compiled.bound(*inputs)
+        return Check(modelled, _median_ms(lambda: function(*arguments)))
+
+    def _measure(self, graph: Graph, made: Plan) -> None:
+        wanted = {_digest(repr(k.key)): k for k in made.kernels}
+        new = {key: kernel for key, kernel in wanted.items() if key not in self._times}
+        if not new:
+            return
+        code = dict(zip((k.key for k in made.kernels), self._engine.functions(made), strict=True))
+        types = {v.name: v.type for node in graph.nodes for v in node.results}
+        threads.use(self._engine.board.cores)
+        for key, kernel in new.items():
+            self._times[key] = tuple(_time(made, kernel, code[kernel.key], types, d) for d in DENSITIES)
+            self.measured += 1
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._file, json.dumps(self._times, indent=0).encode())
+
+
+def _time(made: Plan, kernel: Kernel, function: Function, types: Mapping[str, Stream], density: float) -> float:
+    """Milliseconds of one call on random data."""
+    import tvm
+
+    random = np.random.default_rng(0)
+    arguments = [_operand(made, name, types, density, random) for name in kernel.operands]
+    buffers = [made.buffers[name] for name in kernel.results]
+    results = [tvm.runtime.empty(b.sized(1), b.dtype) for b in buffers]
+    return _median_ms(lambda: function(*arguments, *results))
+
+
+def _operand(made: Plan, name: str, types: Mapping[str, Stream], density: float, random: np.random.Generator) -> Any:
+    """A weight as it is; spikes and numbers at random, zero but for their share."""
+    import tvm
+
+    if name in made.arguments:
+        return data.to_tvm(made.arguments[name]())
+    buffer = made.buffers[name]
+    shape = buffer.sized(1)
+    if buffer.dtype == "uint64":
+        return tvm.runtime.tensor(_bits(shape, types[_value_name(name)].shape[0], density, random))
+    numbers = random.random(shape) * (random.random(shape) < density)
+    return tvm.runtime.tensor(np.ascontiguousarray(numbers.astype(buffer.dtype)))
+
+
+def _bits(shape: Sequence[int], channels: int, density: float, random: np.random.Generator) -> Any:
+    """Words ``[N, T, planes, P, words]`` of random counts; bits past the last channel are 0."""
+    planes, words = shape[2], shape[-1]
+    assert words == ceil(channels / 64)
+    counts = np.zeros((*shape[:2], shape[3], words * 64), np.uint8)
+    active = random.random((*counts.shape[:-1], channels)) < density
+    counts[..., :channels] = active * random.integers(1, 2**planes, active.shape, dtype=np.uint16)
+    layers = [np.packbits((counts >> p) & 1, axis=-1, bitorder="little").view(np.uint64) for p in range(planes)]
+    return np.ascontiguousarray(np.stack(layers, axis=2))
+
+
+def _median_ms(call: Any) -> float:
+    call()
+    started = perf_counter()
+    call()
+    calls = max(1, int(LEAST_S / max(perf_counter() - started, 1e-7)))
+    found = []
+    for _ in range(REPEATS):
+        started = perf_counter()
+        for _ in range(calls):
+            call()
+        found.append((perf_counter() - started) / calls * 1e3)
+    return float(np.median(found))
+
+
+def _line(times: Sequence[float], density: float) -> float:
+    """The time at a density, on the line through the measured ones, and never below a tenth of the least of them."""
+    (low, high), (a, b) = DENSITIES, times
+    return max(a + (b - a) * (density - low) / (high - low), 0.1 * min(a, b))
+
+
+def _value_name(buffer: str) -> str:
+    """The value that a buffer holds: its name without the form."""
+    return buffer.partition(":")[0]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

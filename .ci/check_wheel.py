@@ -12,16 +12,16 @@ from pathlib import PurePosixPath
 from zipfile import ZipFile
 
 PACKAGE = "ldsnn_compiler"
-DATA = {".py", ".typed", ".toml", ".safetensors", ".json"}
+FOLDERS = ("passes", "targets")
 
 
 def expected() -> set[str]:
     """Where the tracked files of the package belong in the wheel."""
     listed = subprocess.run(["git", "ls-files"], check=True, capture_output=True, text=True).stdout.split("\n")
     paths = [PurePosixPath(line) for line in listed if line]
-    inside = {str(p) for p in paths if p.parts[0] == PACKAGE}
-    mapped = {f"{PACKAGE}/{p}" for p in paths if p.parts[0] in ("passes", "targets")}
-    return {name for name in inside | mapped if PurePosixPath(name).suffix in DATA or name.endswith("py.typed")}
+    links = {f"{PACKAGE}/{folder}" for folder in FOLDERS}
+    inside = {str(p) for p in paths if p.parts[0] == PACKAGE} - links
+    return inside | {f"{PACKAGE}/{p}" for p in paths if p.parts[0] in FOLDERS}
 
 
 def main(wheel: str) -> int:

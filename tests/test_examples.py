@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -30,3 +32,13 @@ def test_example(name: str) -> None:
 
 def test_no_example_is_forgotten() -> None:
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.spikingjelly
+def test_the_readme_example(tmp_path: Path) -> None:
+    """As it stands in README.md, from a folder of its own."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    check = "assert (scores.argmax(1) == y).float().mean() > 0.97\nassert ld.load('digits.ldsnn')(x).equal(scores)\n"
+    command = [sys.executable, "-c", code + check]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr

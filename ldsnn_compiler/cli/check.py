@@ -45,7 +45,8 @@ def _import(options: ModelOptions) -> tuple[Graph, nn.Module | None, tuple[Probl
     from ldsnn_compiler.frontend.tracer import import_model
 
     module, example = open_module(options)
-    result = import_model(module, example, options.timesteps, name=options.model.rpartition(":")[2])
+    name, sequence = options.model.rpartition(":")[2], options.sequence or None
+    result = import_model(module, example, options.timesteps, name=name, sequence=sequence)
     if result.problems:
         raise LdsnnError(result.problems)
     return result.graph, module, result.notes

@@ -98,7 +98,7 @@ def _imported(options: ModelOptions) -> Graph:
         from ldsnn_compiler.frontend import trace
 
         with warnings_as_notes():
-            return trace(module, example, options.timesteps, name=name)
+            return trace(module, example, options.timesteps, name=name, sequence=options.sequence or None)
     problems = []
     if options.data is None:
         problems.append(Problem("--convert needs data to calibrate with", where="--data", hint=DATA_ACCEPTED))

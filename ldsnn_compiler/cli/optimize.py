@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Budget = Annotated[float, typer.Option("--budget", min=0.0, max=1.0, help="accuracy that may be lost, 0.005 = 0.5 pp")]
 Spikes = Annotated[str, typer.Option("--spikes", help="binary, graded, or both (two searches)")]
-CostName = Annotated[str, typer.Option("--cost", help="what to minimise: synaptic, neurons or latency (kernels measured here)")]
+CostName = Annotated[
+    str, typer.Option("--cost", help="what to minimise: synaptic, neurons or latency (kernels measured here)")
+]
 Storage = Annotated[
     str | None,
     typer.Option(

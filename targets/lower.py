@@ -27,7 +27,7 @@ class Lowering:
 
     def __init__(self, graph: Graph, board: Board, entry: str) -> None:
         self.graph, self.board, self.plan = graph, board, Plan(entry)
-        self.carried = entry == "step"
+        self.carried, self._granule = entry == "step", graph.granule
         self._after_readout: set[str] = set()
         for node in graph.of("readout"):
             self._after_readout |= {node.name} | nx.descendants(graph.dag, node.name)
@@ -37,10 +37,10 @@ class Lowering:
 
     def steps(self, value: Value) -> int:
         """Timesteps of a value in this entry: all, or those of one granule."""
-        granule = self.graph.granule
-        if not self.carried or value.node.name in self._after_readout or granule == self.graph.base_timesteps:
+        whole = self._granule == self.graph.base_timesteps
+        if not self.carried or value.node.name in self._after_readout or whole:
             return value.type.timesteps
-        return int(granule / value.type.dt)
+        return int(self._granule / value.type.dt)
 
     def canonical(self, value: Value) -> Buffer:
         """The buffer ``[T, N, *shape]`` of a value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Compiled:
 
         A readout gives its running value, once a call.
         """
-        nodes, granule = self.graph.inputs, self.graph.granule
+        nodes, granule = self.graph.inputs, self._granule
         data.check_count(nodes, inputs)
         given = [data.as_tensor(x, n) for x, n in zip(inputs, nodes, strict=True)]
         count = self._granules(given)
@@ -127,9 +128,8 @@ class Compiled:
         self._check(given, [count * steps for steps in each], self._batch)
         self._begin(data.one_batch(given, nodes))
         answers = [self._one([x[k * s : (k + 1) * s] for x, s in zip(given, each, strict=True)]) for k in range(count)]
-        readouts = self._after_readout()
         return tuple(
-            parts[-1] if node.name in readouts else torch.cat(parts)
+            parts[-1] if node.name in self._after_readout else torch.cat(parts)
             for node, *parts in zip(self.graph.outputs, *answers, strict=True)
         )
 
@@ -184,11 +184,11 @@ class Compiled:
         # copies: what is kept from here on may be a view of them
         results = self._invoke("step", [*(data.to_tvm(x.clone()) for x in inputs), *self._state, *counter])
         self._state = results[len(step.outputs) :]
-        self.base_step += self.graph.granule
+        self.base_step += self._granule
         return tuple(data.to_torch(y) for y in results[: len(step.outputs)])
 
     def _granules(self, inputs: Sequence[torch.Tensor]) -> int:
-        granule = self.graph.granule
+        granule = self._granule
         if not inputs:
             return 1
         covered = self.graph.inputs[0].type.dt * (inputs[0].shape[0] if inputs[0].ndim else 0)
@@ -196,11 +196,14 @@ class Compiled:
             raise LdsnnError(f"expected a multiple of {granule} base steps (the granule), found {covered}")
         return int(covered / granule)
 
-    def _after_readout(self) -> set[str]:
-        found: set[str] = set()
-        for node in self.graph.of("readout"):
-            found |= nx.descendants(self.graph.dag, node.name)
-        return found
+    @cached_property
+    def _granule(self) -> int:
+        return self.graph.granule
+
+    @cached_property
+    def _after_readout(self) -> frozenset[str]:
+        """Nodes that answer once a call, with what a readout then holds."""
+        return frozenset().union(*(nx.descendants(self.graph.dag, n.name) for n in self.graph.of("readout")))
 
     # ---- more
 

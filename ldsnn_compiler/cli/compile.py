@@ -77,8 +77,11 @@ def compile_graph(
     """Compile with what the command line gives; progress goes to stderr."""
     from ldsnn_compiler.driver import compile as compile_
     from ldsnn_compiler.evaluate import measured_density
+    from ldsnn_compiler.pipeline import parse_pipeline
     from ldsnn_compiler.schedule import Schedule
+    from ldsnn_compiler.targets.boards import board
 
+    board(target), parse_pipeline(pipeline or "")  # what is misspelt is said before the long work
     chosen = Schedule.read(schedule) if schedule is not None else None
     given = open_data(data)
     density = None

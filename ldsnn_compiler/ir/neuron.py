@@ -150,8 +150,9 @@ class Neuron:
         return replace(changed, substeps=self.substeps if substeps is None else substeps)
 
     def retime(self, r: int | Fraction, levels: int = 1, method: str = "closed") -> Neuron:
-        """The neuron that covers r of its former steps in one; see DESIGN, "Retiming".
+        """The neuron that covers r of its former steps in one.
 
+        By definition: the input repeated r times, the former neuron run on that, its outputs averaged.
         ``micro`` works for every template and is exact for input that is constant within the step; ``levels`` then
         follows from r. Other methods are the template's own.
         """

@@ -37,7 +37,11 @@ BARE = re.compile(r"[A-Za-z0-9_./~+:@-]+")
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """A rewrite of a graph. ``exact``: it leaves spikes and state as they are (see DESIGN, "Exact")."""
+    """A rewrite of a graph.
+
+    ``exact``: it leaves spikes and state as they are, bit for bit where fp32 sums do not round (dyadic weights, ratios
+    that are powers of two, no BatchNorm); elsewhere a membrane next to its threshold may fall on the other side of it.
+    """
 
     name: ClassVar[str] = ""
     exact: ClassVar[bool] = False

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ldsnn_compiler.errors import LdsnnError
-from ldsnn_compiler.evaluate import reset
+from ldsnn_compiler.evaluate import answer, reset
 from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.ops.time import resample_weights
@@ -54,7 +54,9 @@ def diff(
     given, outputs = _watch_module(module, {_module_path(n) for n in nodes}, x, graph, stepping)
     seen, results = _watch_graph(graph, x)
     found = [_layer(n, seen[n.name], given, nodes, tolerance) for n in nodes if _module_path(n) in given]
-    pairs = zip(graph.outputs, outputs, results, strict=False)
+    if len(outputs) != len(results):
+        raise LdsnnError(f"the model gives {len(outputs)} outputs, the graph has {len(results)}")
+    pairs = zip(graph.outputs, outputs, results, strict=True)
     return (*found, *(_compare(n.name, n, model, mine, tolerance) for n, model, mine in pairs))
 
 
@@ -89,8 +91,7 @@ def _watch_module(
 
     hooks = [named[p].register_forward_hook(keep(store)) for p, store in calls.items()]
     try:
-        with torch.no_grad():
-            made = _run(module, x, graph, stepping)
+        made = _run(module, x, graph, stepping)
     finally:
         for hook in hooks:
             hook.remove()
@@ -99,11 +100,11 @@ def _watch_module(
 
 def _run(module: nn.Module, x: Tensor, graph: Graph, stepping: bool) -> list[Tensor]:
     if not stepping:
-        made = list(_flat(module(x)))
-        layouts = [node["time"] for node in graph.outputs]
-        return [y[None] if layout == "squeeze" else y for y, layout in zip(made, layouts, strict=False)]
+        made = list(_flat(answer(module, x)))
+        layouts = {i: node["time"] for i, node in enumerate(graph.outputs)}
+        return [y[None] if layouts.get(i) == "squeeze" else y for i, y in enumerate(made)]
     static = graph.inputs[0]["time"] == "static"
-    steps = [list(_flat(module(x if static else x[t]))) for t in range(graph.base_timesteps)]
+    steps = [list(_flat(answer(module, x if static else x[t]))) for t in range(graph.base_timesteps)]
     return [torch.stack(parts) for parts in zip(*steps, strict=True)]
 
 
@@ -165,7 +166,7 @@ def _compare(path: str, node: Node, model: Tensor, mine: Tensor, tolerance: floa
     scale = max(float(a.abs().max()), float(b.abs().max()), 1e-30)
     signal = node.type.signal if node.results else node.operands[0].type.signal
     bound = signal.unit * 1e-3 / max(times) if signal.is_event else tolerance * scale
-    differing = int((distance > bound).sum())
+    differing = int(((a != b) & ~(distance <= bound)).sum())  # a NaN differs
     return LayerDiff(path, node.op.name, times, distance.numel(), differing, float(distance.max()), differing > 0)
 
 

@@ -123,11 +123,12 @@ def module_scores(module: torch.nn.Module, x: Tensor, sequence: bool = False) ->
 def _module_outputs(module: torch.nn.Module, x: Tensor, sequence: bool) -> Iterator[Any]:
     for part in x.split(CHUNK):
         reset(module)
-        yield _answer(module, part.transpose(0, 1) if sequence else part)
+        yield answer(module, part.transpose(0, 1) if sequence else part)
     reset(module)
 
 
-def _answer(module: torch.nn.Module, x: Tensor) -> Any:
+def answer(module: torch.nn.Module, x: Tensor) -> Any:
+    """What a module gives for ``x``, without gradients; an error of its own becomes an :class:`LdsnnError`."""
     try:
         with torch.no_grad():
             return module(x)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ldsnn_compiler.diff import diff, first_divergence
+from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.inspect import costs_json, dense_updates, dot, node_costs
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
@@ -105,3 +106,16 @@ def test_diff_tells_the_uses_of_one_module_apart() -> None:
     graph.set_attrs(graph.node("b_2"), weight=graph.tensor("other", model.b.weight * 1.1))
     first = first_divergence(diff(graph, model, x))
     assert first is not None and first.path == "b#2" and first.differing > 0
+
+
+def test_diff_sees_nans_and_names_what_cannot_be_compared() -> None:
+    model, x = _Model(), torch.rand(3, 2, 4)
+    graph = _graph_of(model)
+    graph.set_attrs(graph.node("a"), weight=graph.tensor("broken", torch.full((4, 4), torch.nan)))
+    first = first_divergence(diff(graph, model, x))
+    assert first is not None and first.path == "a"
+    with pytest.raises(LdsnnError, match=r"_Model: fails on data of shape \[3, 2, 5\], RuntimeError"):
+        diff(graph, model, torch.rand(3, 2, 5))
+    graph.add("output", [graph.node("a").result])
+    with pytest.raises(LdsnnError, match="the model gives 1 outputs, the graph has 2"):
+        diff(graph, model, x)

@@ -81,7 +81,8 @@ def compile_graph(
     from ldsnn_compiler.schedule import Schedule
     from ldsnn_compiler.targets.boards import board
 
-    board(target), parse_pipeline(pipeline or "")  # what is misspelt is said before the long work
+    board(target)  # what is misspelt is said before the long work
+    parse_pipeline(pipeline or "")
     chosen = Schedule.read(schedule) if schedule is not None else None
     given = open_data(data)
     density = None

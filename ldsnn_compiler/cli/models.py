@@ -160,7 +160,7 @@ def _call_factory(options: ModelOptions) -> Any:
         return factory(timesteps=options.timesteps)  # type: ignore[call-arg]
     except LdsnnError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LdsnnError(Problem(f"fails when called, {type(error).__name__}: {error}", where=options.model)) from error
 
 

@@ -14,10 +14,11 @@ After, with 8 timesteps and 4 levels for %s::
     %o = output(%b)                        an output keeps its time
 
 The maths: a neuron that covered one step covers r = dt'/dt; what that means is defined by ``Neuron.retime``. Per-step
-ops follow their operand. Operands of a join meet at the finest of ``max(dt_i, dt of the finest consumer)``, so that operand i runs at min(T_i, T of the consuming neuron). Outputs, encoders and what else scans over
-time keep their former time; so do slices and delays whose lengths would not come out whole. The values of a cycle
-share one grid, that of its neurons; a delay in it is as long as before, but at least one step. A membrane that is
-read out is scaled so that it keeps its ratio to the threshold. Without a schedule only the stage moves on.
+ops follow their operand. Operands of a join meet at the finest of ``max(dt_i, dt of the finest consumer)``, so that
+operand i runs at min(T_i, T of the consuming neuron). Outputs, encoders and what else scans over time keep their
+former time; so do slices and delays whose lengths would not come out whole. The values of a cycle share one grid,
+that of its neurons; a delay in it is as long as before, but at least one step. A membrane that is read out is scaled
+so that it keeps its ratio to the threshold. Without a schedule only the stage moves on.
 """
 
 from __future__ import annotations

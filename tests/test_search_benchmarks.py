@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -40,7 +41,7 @@ def test_macs_of_a_source_network(script: ModuleType) -> None:
 
 
 @pytest.mark.shared_data
-def test_the_mnist_network_on_a_few_images(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mnist_network_on_a_few_images(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def few(spec: str) -> Data:
         whole = real(spec)
         (a, b), (c, d) = whole.calibration, whole.report
@@ -49,11 +50,14 @@ def test_the_mnist_network_on_a_few_images(script: ModuleType, monkeypatch: pyte
 
     real = script.load_data
     monkeypatch.setattr(script, "load_data", few)
+    monkeypatch.setenv("LDSNN_CACHE", str(tmp_path))
     benchmark = replace(script.BENCHMARKS["mnist_cnn"], timesteps=8, effort=FEW)
     result = json.loads(json.dumps(script.run(benchmark, "binary", 0.1, None)))
     rows = {row["name"]: row for row in result["rows"]}
     assert rows[ORIGINAL]["accuracy"] > 0.9 and result["ann"]["accuracy"] > 0.9
     assert rows["per layer, binary"]["synaptic_updates"] < rows[UNIFORM]["synaptic_updates"]
+    assert result["latency"].keys() == result["schedules"].keys()
+    assert all(each["measured_ms"] > 0 for each in result["latency"].values())
     shown = script.table({"mnist_cnn": result})
     assert len(shown.splitlines()) > len(rows) + 4 and "nan" not in shown
 
@@ -61,5 +65,7 @@ def test_the_mnist_network_on_a_few_images(script: ModuleType, monkeypatch: pyte
 def test_committed_results_are_whole(script: ModuleType) -> None:
     for path in script.RESULTS.glob("*.json"):
         result = json.loads(path.read_text())
-        assert {"machine", "date", "seconds", "rows", "figures", "ann", "statement"} <= result.keys(), path.name
+        assert {"machine", "date", "seconds", "rows", "figures", "ann", "statement", "latency"} <= result.keys(), (
+            path.name
+        )
         assert script.table({path.stem: result})

@@ -28,8 +28,13 @@ from torch import Tensor, nn
 from ldsnn_compiler.cli.optimize import Ticker
 from ldsnn_compiler.data import call_factory, load_data
 from ldsnn_compiler.frontend import convert
+from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.results import wilson
+from ldsnn_compiler.schedule import LayerSchedule, Schedule
+from ldsnn_compiler.search.evaluate import Evaluator, as_input
+from ldsnn_compiler.search.latency import LatencyModel
 from ldsnn_compiler.search.optimize import UNIFORM, Effort, optimize
+from ldsnn_compiler.targets.boards import board
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 RESULTS = EXAMPLES.parent / "results" / "schedules"
@@ -101,7 +106,22 @@ def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None) -
         "evaluated": found.evaluated,
         "statement": found.statement,
         "ann": ann_figures(ann, x, y),
+        "latency": latencies(graph, found.report.details["schedules"], x),
     }
+
+
+def latencies(
+    graph: Graph, schedules: Mapping[str, Mapping[str, Any]], x: Tensor, samples: int = 8
+) -> dict[str, dict[str, float]]:
+    """Milliseconds at batch 1 of every schedule's compiled network, and what the latency model says of it."""
+    model, evaluator = LatencyModel(board("native")), Evaluator(graph, x[:samples])
+    found = {}
+    for name, layers in schedules.items():
+        schedule = Schedule(graph.base_timesteps, {path: LayerSchedule(**layer) for path, layer in layers.items()})
+        densities = {node: work.density for node, work in evaluator.evaluate(schedule).nodes.items()}
+        check = model.check(evaluator.prepare(schedule), densities, as_input(graph.inputs[0], x[:samples]))
+        found[name] = {"measured_ms": check.measured_ms, "modelled_ms": check.modelled_ms, "error": check.error}
+    return found
 
 
 def ann_figures(ann: nn.Module, x: Tensor, y: Tensor, counted: int = 1000) -> dict[str, Any]:
@@ -139,29 +159,32 @@ def _count(sums: dict[str, float]) -> Callable[[nn.Module, tuple[Tensor, ...]], 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows of all result files, with ratios against uniform T0 and the paired drop from the original network."""
     lines = [
-        "| network | row | sum of T | accuracy | drop, pp (95 %) | synaptic updates | ratio | neurons | ratio |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| network | row | sum of T | accuracy | drop, pp (95 %) | synaptic updates | ratio | neurons | ratio | ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     notes = [f'Ratios are against "{UNIFORM}".']
     for name, result in results.items():
-        lines += [_line(name, row, result["figures"][row["name"]]) for row in result["rows"]]
+        times = result["latency"]
+        lines += [
+            _line(name, row, result["figures"][row["name"]], times.get(row["name"], {})) for row in result["rows"]
+        ]
         ann = result["ann"]
         for row, macs in (("source ANN (MACs)", "macs"), ("source ANN, zeros skipped (MACs)", "macs_nonzero")):
-            lines.append(f"| {name} | {row} | | {ann['accuracy']:.2%} | | {ann[macs] / 1e6:.3f} M | | | |")
+            lines.append(f"| {name} | {row} | | {ann['accuracy']:.2%} | | {ann[macs] / 1e6:.3f} M | | | | |")
         effort = f"{result['evaluated']} evaluations, {result['seconds']:.0f} s"
         notes.append(f"{name}: {result['machine']}, {result['date']}, {effort}; binary: {result['statement']}.")
     return "\n".join([*lines, "", *notes, ""])
 
 
-def _line(name: str, row: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+def _line(name: str, row: Mapping[str, Any], figures: Mapping[str, Any], time: Mapping[str, float]) -> str:
     ratios, paired = figures["ratios"], figures["paired"]
     low, high = (100 * v for v in paired["drop_ci95"])
     synaptic = f"{row['synaptic_updates'] / 1e6:.3f} M | {ratios['synaptic_updates']:.2f}x"
     neurons = f"{row['neurons_evaluated'] / 1e3:.1f} k | {ratios['neurons_evaluated']:.2f}x"
     drop = f"{100 * paired['drop']:+.2f} ({low:+.2f} to {high:+.2f})"
-    return (
-        f"| {name} | {row['name']} | {row['sum_timesteps']} | {row['accuracy']:.2%} | {drop} | {synaptic} | {neurons} |"
-    )
+    latency = f"{time['measured_ms']:.3g}" if time else ""
+    start = f"| {name} | {row['name']} | {row['sum_timesteps']} | {row['accuracy']:.2%}"
+    return f"{start} | {drop} | {synaptic} | {neurons} | {latency} |"
 
 
 if __name__ == "__main__":

@@ -223,6 +223,12 @@ class Evaluator:
     def _scores(self) -> Tensor:
         return self._naive[0]
 
+    @property
+    def remembers(self) -> bool:
+        """Whether to remember schedules pays: compiled kernels run a prefix in the time it takes to unpack its streams,
+        and it is the interpreter that would fill the memory."""
+        return self._engine.name != "compiled"
+
     def evaluate(self, schedule: Schedule) -> Figures:
         """A schedule's figures; runs what follows the first difference from the remembered one."""
         return self._figures(self.prepare(schedule), remember=False)

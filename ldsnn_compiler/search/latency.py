@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 from pathlib import Path
 from time import perf_counter
@@ -91,14 +92,17 @@ class LatencyModel:
             found[name] = found.get(name, 0.0) + _line(self._times[_digest(repr(kernel.key))], share)
         return found
 
-    def check(self, graph: Graph, densities: Mapping[str, float], *inputs: torch.Tensor) -> Check:
-        """The model against the compiled network as a whole on ``inputs [T, 1, *shape]``."""
+    def check(self, graph: Graph, densities: Mapping[str, float], samples: torch.Tensor) -> Check:
+        """The model against the compiled network as a whole, one by one on ``samples [T, N, *shape]``."""
         from ldsnn_compiler.driver import compile
 
         modelled = sum(self.latencies(graph, densities).values())
         compiled = compile(graph, target=self._engine.board, pipeline=PLACE, batch=1)
-        function, arguments = compiled.bound(*inputs)
-        return Check(modelled, _median_ms(lambda: function(*arguments)))
+        measured = []
+        for sample in samples.split(1, dim=1):
+            function, arguments = compiled.bound(sample)
+            measured.append(_median_ms(partial(function, *arguments)))
+        return Check(modelled, float(np.mean(measured)))
 
     def _measure(self, graph: Graph, made: Plan) -> None:
         wanted = {_digest(repr(k.key)): k for k in made.kernels}

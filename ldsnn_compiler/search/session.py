@@ -40,7 +40,8 @@ class Session:
         return self.evaluator.adopt(record)
 
     def evaluate(self, schedules: Sequence[Schedule], phase: str, base: Schedule | None = None) -> list[Figures]:
-        """Figures of every schedule, in order. ``base`` is remembered first, if anything is left to do."""
+        """Figures of every schedule, in order. ``base`` is remembered first, if anything is left to do and
+        that pays."""
         self.reference()
         keys = [self._key(s) for s in schedules]
         wanted = dict(zip(keys, schedules, strict=True))
@@ -60,7 +61,7 @@ class Session:
         return [Figures.from_json(finished[key]) for key in keys]
 
     def _one(self, key: str, schedule: Schedule, base: Schedule | None) -> None:
-        if base is not None and base != self._base:
+        if base is not None and base != self._base and self.evaluator.remembers:
             self.evaluator.remember(base)
             self._base = base
         self.journal.finish(key, self.evaluator.evaluate(schedule).to_json())

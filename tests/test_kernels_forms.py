@@ -1,6 +1,9 @@
-"""Packing, unpacking, transposing and pooling, against numpy and PyTorch."""
+"""Conversions between forms, and pools on bits, against numpy and PyTorch."""
 
 from __future__ import annotations
+
+from fractions import Fraction
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -9,7 +12,9 @@ import torch.nn.functional as F
 import tvm
 from kernels_harness import channels_first, channels_last, compiled, from_bits, to_bits
 
-from ldsnn_compiler.targets.cpu.kernels import pack, pool
+from ldsnn_compiler.ir.types import Signal, Stream
+from ldsnn_compiler.targets.cpu import forms
+from ldsnn_compiler.targets.cpu.kernels import pool
 
 
 def run(function, x: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -20,21 +25,18 @@ def run(function, x: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarr
 
 @pytest.mark.parametrize(("channels", "planes", "unit"), [(1, 1, 1.0), (10, 5, 0.3), (64, 1, 0.5), (130, 3, 1.0)])
 @pytest.mark.parametrize("batch", [None, 2])
-def test_pack_and_unpack(channels: int, planes: int, unit: float, batch: int | None) -> None:
+def test_every_form_becomes_every_other(channels: int, planes: int, unit: float, batch: int | None) -> None:
     counts = np.random.default_rng(0).integers(0, 2**planes, (2, 3, 6, channels))
     dense = counts.astype(np.float32) * np.float32(unit)
-    bits = to_bits(counts, planes)
-    assert (run(pack.pack(batch, 3, 6, channels, planes, unit), dense, bits.shape, "uint64") == bits).all()
-    assert (run(pack.unpack(batch, 3, 6, channels, planes, unit), bits, dense.shape, "float32") == dense).all()
-
-
-@pytest.mark.parametrize("batch", [None, 3])
-def test_transposes(batch: int | None) -> None:
-    x = torch.randn(2, 3, 5, 7, 3)
-    last = channels_last(x).numpy()
-    flat = x.flatten(3).numpy()
-    assert (run(pack.to_channels_last(batch, 2, 5, 21), flat, last.shape, "float32") == last).all()
-    assert (run(pack.to_channels_first(batch, 2, 5, 21), last, flat.shape, "float32") == flat).all()
+    type = Stream(3, Fraction(1), (channels, 2, 3), signal=Signal(2**planes - 1, unit))
+    values = {
+        forms.CANONICAL: channels_first(torch.from_numpy(dense), (2, 3)).numpy(),
+        forms.DENSE: dense,
+        forms.BITS: to_bits(counts, planes),
+    }
+    for source, target in permutations(values, 2):
+        function, wanted = forms.conversion(type, 3, source, target).build(batch), values[target]
+        assert (run(function, values[source], wanted.shape, str(wanted.dtype)) == wanted).all(), (source, target)
 
 
 @pytest.mark.parametrize(

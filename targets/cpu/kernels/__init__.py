@@ -1,6 +1,7 @@
 """Fast CPU kernels: pure functions from a frozen description to a TVM PrimFunc.
 
-Conversions of form are in :mod:`.pack`, pools on bits in :mod:`.pool`.
+Pools on bits are in :mod:`.pool`; conversions from one form to another are tensor expressions, in
+:mod:`ldsnn_compiler.targets.cpu.forms`.
 """
 
 from ldsnn_compiler.targets.cpu.kernels.layout import flattened_weights, pack_weights

@@ -10,7 +10,6 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels import tir
-from ldsnn_compiler.targets.cpu.kernels.pack import _split
 from ldsnn_compiler.targets.cpu.kernels.spec import SYMBOLIC, BufferSpec, Pair, bits_shape, words
 from ldsnn_compiler.targets.cpu.kernels.tir import Expr
 
@@ -64,7 +63,7 @@ def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
 
     def body(found: Any, size: Expr) -> None:
         with T.parallel((spec.batch or size) * (spec.timesteps * rows)) as i:
-            sample, step, row = _split(i, spec.timesteps, rows)
+            sample, step, row = tir.split(i, spec.timesteps, rows)
             with T.serial(columns) as column, T.serial(words(spec.channels)) as w:
                 taken = [_read(spec, found["x"], (sample, step), (row, column), at, w) for at in _window(spec)]
                 result = combine(taken)

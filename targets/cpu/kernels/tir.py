@@ -184,3 +184,10 @@ class Channels:
                 store(tail, value, ramp(0, self.lanes))
                 with T.serial(self.lanes) as lane, when(start + lane < self.channels):
                     store(buffer, tail[lane], *prefix, start + lane)
+
+
+def split(index: Expr, steps: int, inner: int) -> tuple[Expr, Expr, Expr]:
+    """(sample, step, inner) of a flat index over the batch, ``steps`` and ``inner``."""
+    sample = let(int32(tirx.floordiv(index, steps * inner)))
+    rest = let(int32(tirx.floormod(index, steps * inner)))
+    return sample, let(tirx.floordiv(rest, inner)), let(tirx.floormod(rest, inner))

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.errors import LdsnnError, Problem
 
 #: CPU features that x86 code generators use unasked; what a machine must have to run code made for another
 X86_FEATURES = (
@@ -23,6 +23,8 @@ X86_FEATURES = (
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
     "avx512bf16", "avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq",
 )  # fmt: skip
+#: widths of vector registers that there are
+VECTOR_BITS = (128, 256, 512, 1024, 2048)
 _LINUX_NAMES = {"abm": "lzcnt", "bmi1": "bmi"}
 
 
@@ -60,6 +62,16 @@ class Board:
     l3_kib: int = 4096
     cost: Cost = field(default_factory=Cost)
     doc: str = ""
+
+    def __post_init__(self) -> None:
+        at, sizes = f"board {self.name!r}", ("cores", "l1_kib", "l2_kib", "l3_kib")
+        wrong = {k: getattr(self, k) for k in sizes if type(getattr(self, k)) is not int or getattr(self, k) < 1}
+        problems = [Problem(f"a whole number from 1, not {v!r}", at, attribute=k) for k, v in wrong.items()]
+        if self.vector_bits not in VECTOR_BITS:
+            known = ", ".join(map(str, VECTOR_BITS))
+            problems.append(Problem(f"one of {known}, not {self.vector_bits!r}", at, attribute="vector_bits"))
+        if problems:
+            raise LdsnnError(problems)
 
     def has(self, feature: str) -> bool:
         """Whether generated code may use this CPU feature (LLVM's name)."""

@@ -73,6 +73,8 @@ def test_code_for_features_this_machine_lacks_is_known_to_be_unfit() -> None:
         ("[a]\nspeed = 3", "board 'a' has no setting speed"),
         ('[a]\ncpu = "x"', "board 'a'.*triple"),
         ('[a]\ncpu = "x"\ntriple = "y"\ncost = { rows = 1 }', "board 'a'.*rows"),
+        ('[a]\ncpu = "x"\ntriple = "y"\ncores = 0', "board 'a': .cores: a whole number from 1, not 0"),
+        ('[a]\ncpu = "x"\ntriple = "y"\nvector_bits = 192', "board 'a': .vector_bits: one of .*, not 192"),
     ],
 )
 def test_mistakes_in_a_board_file_name_the_board(text: str, message: str) -> None:

@@ -31,6 +31,13 @@ def foreign_operand(graph: Graph) -> None:
     graph.node("sn2")._operands = (_two_layers().node("sn1").result,)
 
 
+def result_lost(graph: Graph) -> None:
+    """A membrane that is read, and then no longer given."""
+    graph.set_attrs(graph.node("sn1"), membrane=True)
+    graph.add("output", [graph.node("sn1").results[1]])
+    graph.set_attrs(graph.node("sn1"), membrane=False)
+
+
 def stale_edge(graph: Graph) -> None:
     graph.dag.remove_edge("sn1", "sn2")
 
@@ -114,6 +121,7 @@ def region_around(graph: Graph) -> None:
 
 CASES: list[tuple[Callable[[Graph], None], str, str]] = [
     (foreign_operand, "traced", "uses"),
+    (result_lost, "traced", "uses"),
     (stale_edge, "traced", "uses"),
     (cycle_without_delay, "traced", "cycles"),
     (operand_lost, "traced", "arity"),

@@ -72,11 +72,8 @@ def uses(graph: Graph) -> Iterator[Problem]:
             yield _problem(node, "operands and use lists disagree")
         for operand in node.operands:
             owner = operand.node
-            if (
-                owner.name not in graph
-                or graph.node(owner.name) is not owner
-                or owner.results[operand.index] is not operand
-            ):
+            is_node = owner.name in graph and graph.node(owner.name) is owner
+            if not is_node or operand not in owner.results:
                 yield _problem(node, f"operand %{operand.name} is not a value of this graph")
 
 

@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,10 @@ class Benchmark:
 BENCHMARKS: Mapping[str, Benchmark] = {
     "mnist_cnn": Benchmark(
         "benchmarks/mnist_cnn.py:mnist_cnn", "benchmarks/mnist_cnn.py:mnist", 32,
-        Effort(samples=512, counted=64, counted_compiled=1000, engine="compiled"),
+        Effort(
+            samples=256, counted=32, verified=2000, counted_compiled=250, width=6, rounds=2, moves=6, patience=2,
+            engine="compiled",
+        ),
     ),
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10", 64,
@@ -70,13 +73,14 @@ def main() -> None:
     parser.add_argument("--spikes", default="both", choices=("binary", "graded", "both"))
     parser.add_argument("--budget", type=float, default=0.005)
     parser.add_argument("--storage", help="Optuna storage in which a search is resumed")
+    parser.add_argument("--no-latency", action="store_true", help="measure none, on a machine that is busy")
     parser.add_argument("--table", action="store_true", help="print the table of all result files")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     for name in options.names:
         if name not in BENCHMARKS:
             sys.exit(f"no benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
-        result = run(BENCHMARKS[name], options.spikes, options.budget, options.storage)
+        result = run(BENCHMARKS[name], options.spikes, options.budget, options.storage, not options.no_latency)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
         print(table({name: result}))
@@ -85,7 +89,7 @@ def main() -> None:
         print(table({path.stem: json.loads(path.read_text()) for path in files}))
 
 
-def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None) -> dict[str, Any]:
+def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None, latency: bool = True) -> dict[str, Any]:
     """One benchmark's report, with date, the time it took, and what the source network itself does."""
     ann = call_factory(str(EXAMPLES / benchmark.model))
     data = load_data(str(EXAMPLES / benchmark.data))
@@ -106,7 +110,8 @@ def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None) -
         "evaluated": found.evaluated,
         "statement": found.statement,
         "ann": ann_figures(ann, x, y),
-        "latency": latencies(graph, found.report.details["schedules"], x),
+        "latency": latencies(graph, found.report.details["schedules"], x) if latency else {},
+        "effort": asdict(benchmark.effort),
     }
 
 

@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def main() -> None:
 def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None, latency: bool = True) -> dict[str, Any]:
     """One benchmark's report, with date, the time it took, and what the source network itself does."""
     ann = call_factory(str(EXAMPLES / benchmark.model))
-    data = load_data(str(EXAMPLES / benchmark.data))
+    data = replace(load_data(str(EXAMPLES / benchmark.data)), note=f"splits given by examples/{benchmark.data}")
     name = benchmark.model.rpartition(":")[2]
     started = time.monotonic()
     graph = convert(ann, data.calibration[0][: benchmark.calibration], benchmark.timesteps, name=name)
@@ -111,6 +111,7 @@ def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None, l
         "statement": found.statement,
         "ann": ann_figures(ann, x, y),
         "latency": latencies(graph, found.report.details["schedules"], x) if latency else {},
+        "busy": not latency,
         "effort": asdict(benchmark.effort),
     }
 
@@ -177,6 +178,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for row, macs in (("source ANN (MACs)", "macs"), ("source ANN, zeros skipped (MACs)", "macs_nonzero")):
             lines.append(f"| {name} | {row} | | {ann['accuracy']:.2%} | | {ann[macs] / 1e6:.3f} M | | | | |")
         effort = f"{result['evaluated']} evaluations, {result['seconds']:.0f} s"
+        effort += " beside other work" if result["busy"] else ""
+        effort += f", work counted on {result['data']['work_counted_on']} images of the report split"
         notes.append(f"{name}: {result['machine']}, {result['date']}, {effort}; binary: {result['statement']}.")
     return "\n".join([*lines, "", *notes, ""])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KERNELS = ("event", "dense", "plain")
-FORMS = ("dense", "bits", "planes", "list")
+FORMS = ("dense", "bits", "planes")
 ORDERS = ("inside", "outside")
 
 
@@ -14,7 +14,7 @@ class Placement:
     """``kernel``: ``event`` walks spikes, ``dense`` is a scheduled loop nest, ``plain`` the op's tensor expression.
 
     ``form``: how the first result travels: ``dense`` ``[N, T, P, C]`` float32, ``bits`` 64-bit words of binary spikes,
-    ``planes`` bit planes of counts, ``list`` index lists. ``region``: nodes of equal name become one function;
+    ``planes`` bit planes of counts. ``region``: nodes of equal name become one function;
     ``order`` of time in it: ``inside`` (membrane in registers over all T) or ``outside`` (all nodes step together).
     """
 

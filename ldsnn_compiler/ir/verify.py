@@ -195,14 +195,14 @@ def placed(graph: Graph) -> Iterator[Problem]:
 
 @rule("placed")
 def forms(graph: Graph) -> Iterator[Problem]:
-    """Bit words carry binary events, bit planes and lists bounded ones."""
+    """Bit words carry binary events, bit planes bounded ones."""
     for node in graph.nodes:
         form = node.placement.form if node.placement else "dense"
         signal = node.type.signal
         if form == "bits" and signal.levels != 1:
             yield _problem(node, f"bit words cannot carry {signal}")
-        if form in ("planes", "list") and not signal.is_bounded:
-            yield _problem(node, f"form {form} cannot carry {signal}")
+        if form == "planes" and not signal.is_bounded:
+            yield _problem(node, f"bit planes cannot carry {signal}")
 
 
 @rule("placed")

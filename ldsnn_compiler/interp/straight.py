@@ -16,8 +16,9 @@ import torch
 
 from ldsnn_compiler.ir.program import Program, fold
 
-NUMBERS = 1 << 16
-"""Values of one step that are run together: a few buffers of them stay in the second-level cache."""
+NUMBERS = 1 << 15
+"""Values of one step that are run together: a few buffers of them stay in the second-level cache, and PyTorch does not
+split operations of this size over threads, which on a busy machine wait for each other after every one."""
 
 Env = dict[str, torch.Tensor]
 

@@ -80,17 +80,21 @@ class WorkCounter:
         if fan_out is None:
             return
         signal = node.operands[operand].type.signal
-        active = (x != 0).sum((0, 1), dtype=torch.float64)
+        # float32 sums of ones are exact to 2**24 and much faster than float64 ones
+        exact = torch.float32 if x.shape[0] * x.shape[1] < 1 << 24 else torch.float64
+        active = (x != 0).to(exact).flatten(0, 1).sum(0).double()
         updates = float((active * fan_out).sum())
         work.synaptic_updates += updates
         if not signal.is_event:
             work.synaptic_updates_weighted += updates
             work.multiplications += updates
             return
+        if signal.levels == 1:
+            work.synaptic_updates_weighted += updates
+            return
         counts = (x / signal.unit).round().sum((0, 1), dtype=torch.float64)
         work.synaptic_updates_weighted += float((counts * fan_out).sum())
-        if signal.levels != 1:
-            work.multiplications += updates
+        work.multiplications += updates
 
     def totals(self) -> dict[str, float]:
         """``synaptic_updates``, ``synaptic_updates_weighted``, ``multiplications``, ``neurons_evaluated``, per

@@ -12,9 +12,10 @@ from search_worker import EFFORT, data, network, search
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.work import count_work
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.schedule import LayerSchedule, Schedule
 from ldsnn_compiler.search.cost import COSTS
 from ldsnn_compiler.search.criterion import Comparison, Criterion
-from ldsnn_compiler.search.evaluate import Evaluator, Figures
+from ldsnn_compiler.search.evaluate import Evaluator, Figures, predictions_drop
 from ldsnn_compiler.search.journal import MemoryJournal
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.optimize import ORIGINAL, UNIFORM, Result, optimize
@@ -107,6 +108,35 @@ def test_other_costs_labels_and_held_layers():
     assert all(row.accuracy is not None for row in found.rows)
     rows = {row.name: row for row in found.rows}
     assert rows["per layer, binary"].neurons_evaluated < rows[UNIFORM].neurons_evaluated  # type: ignore[operator]
+
+
+def test_a_matched_schedule_is_at_least_as_accurate_as_the_best_uniform_one_and_no_dearer():
+    found = optimize(network(), data(count=48), 0.2, match=True, effort=EFFORT)
+    assert list(found.schedules) == ["per layer, binary", "per layer, binary, matched"]
+    evaluator = Evaluator(network(), data(count=48).calibration[0])
+    named = {
+        name: Schedule(4, {path: LayerSchedule(**layer) for path, layer in layers.items()})
+        for name, layers in found.report.details["schedules"].items()
+    }
+    ours, uniform = (evaluator.evaluate(named[n]) for n in ("per layer, binary, matched", "best uniform, binary"))
+    truth = evaluator.reference.predictions
+    lost, won = predictions_drop(uniform.predictions, ours.predictions, truth)
+    assert lost <= won and ours.cost(COSTS["synaptic"]) <= uniform.cost(COSTS["synaptic"])
+    beside = found.report.details["against_best_uniform"]
+    assert beside.keys() == found.schedules.keys()
+    rows = {row.name: row for row in found.rows}
+    expected = rows["best uniform, binary"].agreement - rows["per layer, binary, matched"].agreement  # type: ignore[operator]
+    assert beside["per layer, binary, matched"]["drop"] == pytest.approx(expected)
+
+
+def test_agreement_can_be_asked_for_where_there_are_labels():
+    by_labels = optimize(network(), data(labels=True), 0.2, agreement=True, effort=EFFORT)
+    without = optimize(network(), data(), 0.2, effort=EFFORT)
+    assert by_labels.schedules == without.schedules
+    assert all(row.accuracy is not None for row in by_labels.rows)
+    figures = by_labels.report.details["figures"]["per layer, binary"]
+    (row,) = (row for row in by_labels.rows if row.name == "per layer, binary")
+    assert figures["paired"]["drop"] == pytest.approx(1 - row.agreement)  # type: ignore[operator]
 
 
 def test_the_report_is_plain_json():

@@ -43,6 +43,12 @@ Recalibrate = Annotated[
     bool,
     typer.Option("--recalibrate", help="rows after recalibrating thresholds, biases and membranes, without labels"),
 ]
+Match = Annotated[
+    bool, typer.Option("--match", help="also search for what is at least as accurate as the best uniform schedule")
+]
+Agreement = Annotated[
+    bool, typer.Option("--agreement", help="judge by agreement with the original network, labels or not")
+]
 Caution = Annotated[float, typer.Option("--caution", min=0.0, help="standard errors added to a drop in the search")]
 
 
@@ -63,6 +69,8 @@ def optimize(
     engine: EngineName = "auto",
     caution: Caution = 0.5,
     recalibrate: Recalibrate = False,
+    match: Match = False,
+    agreement: Agreement = False,
     timesteps: Timesteps = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
@@ -80,7 +88,7 @@ def optimize(
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
         uneven=uneven, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
-        recalibrate=recalibrate, progress=Ticker(),
+        recalibrate=recalibrate, match=match, agreement=agreement, progress=Ticker(),
     )  # fmt: skip
     files = _written(result, output)
     shown = (result.report.table(), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}")
@@ -96,8 +104,8 @@ def _written(result: Result, output: Path) -> list[Path]:
     files = {output: result.schedule.text()}
     for name, schedule in result.schedules.items():
         if schedule is not result.schedule:
-            mode = name.rpartition(" ")[2]
-            files[output.with_suffix(f".{mode}.json")] = schedule.text()
+            kind = ".".join(name.split(", ")[1:])
+            files[output.with_suffix(f".{kind}.json")] = schedule.text()
     files[output.with_name("report.json")] = json.dumps(result.report.to_json(), indent=2) + "\n"
     for path, text in files.items():
         write_atomically(path, text.encode())

@@ -78,8 +78,13 @@ class Criterion:
     reference: tuple[int, ...]
     labels: Sequence[int] | None
 
+    @property
+    def truth(self) -> Sequence[int]:
+        """What counts as right: the labels, without them the reference."""
+        return self.reference if self.labels is None else self.labels
+
     def compare(self, figures: Figures) -> Comparison:
-        """A network's predictions against the original's."""
+        """A network's predictions against the reference's."""
         lost, won = predictions_drop(self.reference, figures.predictions, self.labels)
         return Comparison(len(self.reference), lost, won)
 

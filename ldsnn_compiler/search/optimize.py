@@ -4,13 +4,14 @@
 2. Every choice of every layer is evaluated alone, the others as in the base (sensitivity).
 3. A multiple-choice knapsack over additive losses gives a predicted frontier.
 4. Points of it are evaluated truly, and the best is improved by local moves.
-5. Chosen schedule and baselines are run on the report split, which nothing before has seen.
+5. If asked, the same is done for schedules that are at least as accurate as the best uniform one.
+6. Chosen schedules and baselines are run on the report split, which nothing before has seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,14 +20,16 @@ from torch import Tensor
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.results import Report, Row, wilson
-from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
-from ldsnn_compiler.search.cost import Cost, totals
+from ldsnn_compiler.results import Report, Row
+from ldsnn_compiler.schedule import Schedule
+from ldsnn_compiler.search import rows as tell
+from ldsnn_compiler.search.cost import Cost
 from ldsnn_compiler.search.cost import cost as cost_named
 from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.engine import engine
 from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, as_input
 from ldsnn_compiler.search.journal import Journal, open_journal
+from ldsnn_compiler.search.knapsack import Selection
 from ldsnn_compiler.search.latency import LatencyModel
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.options import Space, space
@@ -40,6 +43,9 @@ ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimise
 """Names of the first two rows; ratios are against the second."""
 RECALIBRATED = "recalibrated "
 """Begins the name of a row whose schedule is that of the row named after it."""
+BEST_UNIFORM, PER_LAYER, MATCHED = "best uniform", "per layer", "matched"
+"""Words of row names: ``best uniform, MODE``, ``per layer, MODE``, and ``per layer, MODE, matched`` for the schedule
+that is to be at least as accurate as the best uniform one."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class Effort:
 class Result:
     """What a search found. ``schedule`` is the one asked for (of ``both`` the binary one), ``schedules`` holds all by
     row name; ``front`` the schedules that none beats on the calibration split; ``rows`` the report split's figures,
-    of which ``baselines`` are those that were not searched for; ``statement`` what the data resolve."""
+    of which ``baselines`` are those that were not searched for; ``predictions`` its class numbers by row name;
+    ``statement`` what the data resolve."""
 
     schedule: Schedule
     schedules: Mapping[str, Schedule]
@@ -80,6 +87,7 @@ class Result:
     baselines: Mapping[str, Row]
     statement: str
     report: Report
+    predictions: Mapping[str, tuple[int, ...]]
     evaluated: int = 0
 
 
@@ -99,6 +107,8 @@ class _Search:
     uneven: bool
     engine: Engine
     recalibrate: bool
+    match: bool
+    agreement: bool
     latency: LatencyModel | None
     sessions: list[Session] = field(default_factory=list)
 
@@ -119,7 +129,8 @@ class _Search:
 
     def criterion(self, session: Session, labels: Tensor | None) -> Criterion:
         predictions = session.reference().predictions
-        return Criterion(self.budget, self.caution, predictions, None if labels is None else labels.tolist())
+        truth = None if labels is None or self.agreement else labels.tolist()
+        return Criterion(self.budget, self.caution, predictions, truth)
 
 
 def optimize(
@@ -136,6 +147,8 @@ def optimize(
     uneven: bool = False,
     caution: float = 0.5,
     recalibrate: bool = False,
+    match: bool = False,
+    agreement: bool = False,
     effort: Effort | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -157,6 +170,8 @@ def optimize(
         caution: standard errors of the drop that are added to it before it is held against the budget.
         recalibrate: add a row for each schedule after recalibration (:mod:`ldsnn_compiler.search.recalibrate`), the
             uniform ones too.
+        match: also search for the cheapest schedule that is at least as accurate as the best uniform one.
+        agreement: judge by agreement with the original network even where there are labels.
         effort: how much is evaluated.
         progress: called with phase, done, total and seconds left.
 
@@ -170,7 +185,7 @@ def optimize(
     search = _Search(
         graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
         tuple(hold), uneven, engine(effort.engine, graph, len(data.report[0]), target),
-        recalibrate, _latency(cost, target),
+        recalibrate, match, agreement, _latency(cost, target),
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data) for mode in modes}
     return _result(search, found, data, cost, target, spikes)
@@ -184,14 +199,14 @@ def _latency(cost: str, target: str) -> LatencyModel | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """One mode's outcome on the calibration split."""
+    """One mode's outcome on the calibration split. ``matched`` is the cheapest that is as accurate as ``uniform``."""
 
     space: Space
     best: Point
     uniform: Point
     uniform_name: str
     explorer: Explorer
-    session: Session
+    matched: Point | None = None
 
 
 def _search(search: _Search, where: Space, data: Data) -> _Found:
@@ -206,14 +221,23 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
     explorer = Explorer(session, where, search.criterion(session, labels), search.cost, {})
     identity = (0,) * len(where.groups)
     uniform, name = _best_uniform(search, explorer, small, small_labels, identity)
-    if any(len(group.choices) > 1 for group in where.groups):
-        profile = measure(small, where, uniform.picks)
-        model = Model(search.graph, where, profile, search.cost)
-        frontier = model.frontier(search.effort.resolution, search.seed)
-        explorer.follow(frontier, search.effort.width, search.effort.rounds)
-        start = explorer.best or uniform
-        explorer.improve(model, start, search.effort.width, search.effort.moves, search.effort.patience)
-    return _Found(where, explorer.best or uniform, uniform, name, explorer, session)
+    if all(len(group.choices) == 1 for group in where.groups):
+        return _Found(where, uniform, uniform, name, explorer, uniform if search.match else None)
+    model = Model(search.graph, where, measure(small, where, uniform.picks), search.cost)
+    frontier = model.frontier(search.effort.resolution, search.seed)
+    best, matched = _explored(search.effort, explorer, model, frontier, uniform), None
+    if search.match:
+        truth = explorer.criterion.truth
+        as_good = Criterion(0.0, search.caution, uniform.figures.predictions, truth)
+        matched = _explored(search.effort, replace(explorer, criterion=as_good), model, frontier, uniform)
+    return _Found(where, best, uniform, name, explorer, matched)
+
+
+def _explored(effort: Effort, explorer: Explorer, model: Model, frontier: Sequence[Selection], uniform: Point) -> Point:
+    """The cheapest schedule that is good enough to the explorer, along the predicted frontier and near it."""
+    explorer.follow(frontier, effort.width, effort.rounds)
+    explorer.improve(model, explorer.best or uniform, effort.width, effort.moves, effort.patience)
+    return explorer.best or uniform
 
 
 def _spread(count: int, wanted: int) -> Tensor:
@@ -246,41 +270,64 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     x, labels = data.report
     session = search.session(x)
     criterion = search.criterion(session, labels)
-    named: dict[str, tuple[Schedule, str]] = {}
-    first = next(iter(found.values()))
-    named[UNIFORM] = first.space.schedule((0,) * len(first.space.groups)), "baseline"
-    for mode, each in found.items():
-        named[f"best uniform, {mode}"] = each.space.schedule(each.uniform.picks), "baseline"
-        named[f"per layer, {mode}"] = each.space.schedule(each.best.picks), "searched"
-    figures = session.evaluate([s for s, _ in named.values()], "report split")
-    everything = {ORIGINAL: session.reference(), **dict(zip(named, figures, strict=True))}
-    schedules = {name: schedule for name, (schedule, _) in named.items()}
+    schedules = _named(found)
+    searched = {name: schedule for name, schedule in schedules.items() if name.startswith(PER_LAYER)}
+    figures = session.evaluate(list(schedules.values()), "report split")
+    everything = {ORIGINAL: session.reference(), **dict(zip(schedules, figures, strict=True))}
     everything |= _recalibrated(search, schedules, data)
     of = schedules | {f"{RECALIBRATED}{name}": schedule for name, schedule in schedules.items()}
-    rows = [_row(name, f, of.get(name), criterion, search.graph) for name, f in everything.items()]
-    headline = f"per layer, {next(iter(found))}"
+    classes = None if labels is None else labels.tolist()
+    rows = [
+        tell.row(name, f, of.get(name), everything[ORIGINAL], classes, search.graph) for name, f in everything.items()
+    ]
+    headline = f"{PER_LAYER}, {next(iter(found))}"
     details = {
         "budget": search.budget, "spikes": spikes, "cost": cost, "seed": search.seed, "caution": search.caution,
         "data": {"note": data.note, "calibration": len(data.calibration[0]), "report": len(x),
                  "verified": search.verified(len(data.calibration[0])),
-                 "labels": labels is not None, "work_counted_on": session.evaluator.counted},
+                 "labels": criterion.labels is not None, "work_counted_on": session.evaluator.counted},
         "engine": search.engine.name,
         "headline": headline, "reference": UNIFORM,
-        "uniform": {f"best uniform, {mode}": each.uniform_name for mode, each in found.items()},
-        "held": dict(first.space.held),
-        "figures": {name: _figures(f, everything[UNIFORM], criterion, search.budget) for name, f in everything.items()},
-        "schedules": {name: _layers(schedule) for name, schedule in schedules.items()},
-        "layers": {name: _per_layer(search.graph, f) for name, f in everything.items()},
-        "front": [point for mode, each in found.items() for point in _front(mode, each)],
+        "uniform": {f"{BEST_UNIFORM}, {mode}": each.uniform_name for mode, each in found.items()},
+        "held": dict(next(iter(found.values())).space.held),
+        "figures": {
+            name: tell.beside_row(f, everything[UNIFORM], criterion, search.budget) for name, f in everything.items()
+        },
+        "against_best_uniform": {
+            name: tell.against(everything[name], everything[_uniform_of(name)], criterion.truth)
+            for name in everything if name.removeprefix(RECALIBRATED) in searched
+        },
+        "schedules": {name: tell.layers_json(schedule) for name, schedule in schedules.items()},
+        "layers": {name: tell.per_layer(search.graph, f) for name, f in everything.items()},
+        "front": [
+            point for mode, e in found.items()
+            for point in tell.front(mode, e.space, e.explorer.seen, e.best, e.explorer.criterion)
+        ],
     }  # fmt: skip
     statement = criterion.compare(everything[headline]).verdict(search.budget)
     report = Report(search.graph.name, target, rows=rows, threads=torch.get_num_threads(), details=details)
-    searched = {name for name, (_, kind) in named.items() if kind == "searched"}
-    baselines = {row.name: row for row in rows if row.name.removeprefix(RECALIBRATED) not in searched}
     return Result(
-        schedules[headline], {n: schedules[n] for n in named if n in searched}, details["front"], rows,  # type: ignore[arg-type]
-        baselines, statement, report, sum(s.evaluated for s in search.sessions),
+        schedules[headline], searched, details["front"], rows,  # type: ignore[arg-type]
+        {row.name: row for row in rows if row.name.removeprefix(RECALIBRATED) not in searched}, statement, report,
+        {name: f.predictions for name, f in everything.items()}, sum(s.evaluated for s in search.sessions),
     )  # fmt: skip
+
+
+def _named(found: Mapping[str, _Found]) -> dict[str, Schedule]:
+    """Baselines, and what was searched for, by row name."""
+    space = next(iter(found.values())).space
+    named = {UNIFORM: space.schedule((0,) * len(space.groups))}
+    for mode, each in found.items():
+        named[f"{BEST_UNIFORM}, {mode}"] = each.space.schedule(each.uniform.picks)
+        named[f"{PER_LAYER}, {mode}"] = each.space.schedule(each.best.picks)
+        if each.matched is not None:
+            named[f"{PER_LAYER}, {mode}, {MATCHED}"] = each.space.schedule(each.matched.picks)
+    return named
+
+
+def _uniform_of(name: str) -> str:
+    """The row of the best uniform schedule that a row is held against: of its mode, recalibrated if it is."""
+    return name.removesuffix(f", {MATCHED}").replace(PER_LAYER, BEST_UNIFORM)
 
 
 def _recalibrated(search: _Search, schedules: Mapping[str, Schedule], data: Data) -> dict[str, Figures]:
@@ -292,98 +339,3 @@ def _recalibrated(search: _Search, schedules: Mapping[str, Schedule], data: Data
     session = search.session(data.report[0], adjust=Recalibration(search.graph, samples))
     figures = session.evaluate(list(schedules.values()), "recalibrated")
     return {f"{RECALIBRATED}{name}": each for name, each in zip(schedules, figures, strict=True)}
-
-
-def _row(name: str, figures: Figures, schedule: Schedule | None, criterion: Criterion, graph: Graph) -> Row:
-    layers = schedule.layers if schedule else _original(graph)
-    work, count = totals(figures.nodes), len(figures.predictions)
-    agree = sum(a == b for a, b in zip(figures.predictions, criterion.reference, strict=True))
-    right = None
-    if criterion.labels is not None:
-        right = sum(a == b for a, b in zip(figures.predictions, criterion.labels, strict=True))
-    return Row(
-        name,
-        {path: layer.timesteps for path, layer in layers.items()},
-        {path: _levels(figures, graph, path, layer) for path, layer in layers.items()},
-        None if right is None else right / count,
-        None if right is None else wilson(right, count),
-        agree / count,
-        work["synaptic_updates"],
-        work["synaptic_updates_weighted"],
-        work["neurons_evaluated"],
-        sum(layer.timesteps for layer in layers.values()),
-    )
-
-
-def _levels(figures: Figures, graph: Graph, path: str, layer: LayerSchedule) -> int:
-    """What a layer's spikes may count to: its levels, and under ``micro`` the steps it runs in one."""
-    own = neuron_layers(graph)[path]
-    before = own.type.signal.levels or 0
-    if layer.method == "micro":
-        return before * (own.type.timesteps // layer.timesteps)
-    return layer.levels if before == 1 else before
-
-
-def _original(graph: Graph) -> dict[str, LayerSchedule]:
-    return {path: LayerSchedule(node.type.timesteps) for path, node in neuron_layers(graph).items()}
-
-
-def _layers(schedule: Schedule) -> dict[str, dict[str, Any]]:
-    return {p: {"timesteps": e.timesteps, "levels": e.levels, "method": e.method} for p, e in schedule.layers.items()}
-
-
-def _figures(figures: Figures, reference: Figures, criterion: Criterion, budget: float) -> dict[str, Any]:
-    """Everything about one row that the row's schema has no place for."""
-    work, base = totals(figures.nodes), totals(reference.nodes)
-    ratios = {key: base[key] / work[key] if work[key] else None for key in work}
-    paired = criterion.compare(figures).to_json(budget)
-    return {"divergence_nats": figures.loss, "work": work, "ratios": ratios, "paired": paired}
-
-
-def _per_layer(graph: Graph, figures: Figures) -> list[dict[str, Any]]:
-    """Work of every node that does any, in graph order; neuron layers with their path and density."""
-    paths = {node.name: path for path, node in neuron_layers(graph).items()}
-    return [
-        {
-            "path": paths.get(name, work.path or name),
-            "op": work.op,
-            "timesteps": work.timesteps,
-            "density": work.density,
-            "synaptic_updates": work.synaptic_updates,
-            "neurons_evaluated": work.neurons_evaluated,
-        }
-        for name, work in figures.nodes.items()
-        if work.synaptic_updates or work.neurons_evaluated
-    ]
-
-
-def _front(mode: str, found: _Found) -> list[dict[str, Any]]:
-    """Truly evaluated schedules that none beats in both drop and cost on the calibration split."""
-    criterion, kept = found.explorer.criterion, list[dict[str, Any]]()
-    least = float("inf")
-    ranked = sorted(
-        found.explorer.seen.values(), key=lambda p: (criterion.compare(p.figures).drop, p.cost, p.figures.loss, p.picks)
-    )
-    for point in ranked:
-        if point.cost >= least:
-            continue
-        least = point.cost
-        compared = criterion.compare(point.figures)
-        kept.append(
-            {
-                "spikes": mode,
-                "drop": compared.drop,
-                "good_enough": criterion.met(point.figures),
-                "chosen": point.picks == found.best.picks,
-                "accuracy": _accuracy(point.figures, criterion),
-                "work": totals(point.figures.nodes),
-                "schedule": _layers(found.space.schedule(point.picks)),
-            }
-        )
-    return kept
-
-
-def _accuracy(figures: Figures, criterion: Criterion) -> float:
-    """Share of samples predicted right, or like the original where there are no labels."""
-    truth = criterion.labels if criterion.labels is not None else criterion.reference
-    return sum(a == b for a, b in zip(figures.predictions, truth, strict=True)) / len(truth)

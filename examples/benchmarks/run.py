@@ -1,12 +1,14 @@
 """Choose schedules for the benchmark networks, and rebuild the table from the result files.
 
     export LDSNN_DATA=.../data
-    python examples/benchmarks/run.py mnist_cnn resnet20      # searches; writes results/schedules/NAME.json
-    python examples/benchmarks/run.py --table                 # the table of all result files, as Markdown
+    python examples/benchmarks/run.py all             # everything: searches, latencies, the table
+    python examples/benchmarks/run.py resnet20        # one network; writes results/schedules/resnet20.json
+    python examples/benchmarks/run.py all --latency   # only latencies, anew, of the schedules in the result files
+    python examples/benchmarks/run.py --table         # only the table of all result files, as Markdown
 
-Every search runs twice, for binary and for graded spikes, on training images, and reports on all test images, as found
-and recalibrated. A killed one goes on where it was if ``--storage`` is given. Ratios are against uniform T0, exactly
-optimised.
+Every search runs twice, for binary and for graded spikes, on data that the report does not contain; each again for
+schedules that are at least as accurate as the best uniform one ("matched"). Rows are as found and recalibrated. A
+killed one goes on where it was if ``--storage`` is given. Ratios are against uniform T0, exactly optimised.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldsnn_compiler.cli.models import ModelOptions, open_graph, open_module
 from ldsnn_compiler.cli.optimize import Ticker
-from ldsnn_compiler.data import call_factory, load_data
-from ldsnn_compiler.frontend import convert
+from ldsnn_compiler.data import Data, load_data
+from ldsnn_compiler.driver import compile
+from ldsnn_compiler.evaluate import measured_density
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.results import wilson
+from ldsnn_compiler.ir.store import write_atomically
+from ldsnn_compiler.results import measure, wilson
 from ldsnn_compiler.schedule import LayerSchedule, Schedule
 from ldsnn_compiler.search.evaluate import Evaluator, as_input
 from ldsnn_compiler.search.latency import LatencyModel
-from ldsnn_compiler.search.optimize import UNIFORM, Effort, optimize
+from ldsnn_compiler.search.optimize import ORIGINAL, RECALIBRATED, UNIFORM, Effort, optimize
 from ldsnn_compiler.targets.boards import board
 
 EXAMPLES = Path(__file__).resolve().parents[1]
@@ -42,63 +48,84 @@ RESULTS = EXAMPLES.parent / "results" / "schedules"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A network that is converted: its factories, T0, and how much of the search is done."""
+    """A network: how it is read, as on the command line (paths within ``examples``), and how it is judged.
+
+    ``agreement``: by agreement with the original at T0, where the official test set is too small to tell accuracies
+    apart; ``test`` is its size, and the first so many samples of the report split are it.
+    """
 
     model: str
     data: str
-    timesteps: int
     effort: Effort
-    calibration: int = 2000
+    timesteps: int | None = None
+    convert: bool = False
+    sequence: bool = False
+    calibrate: str | None = None
+    budget: float = 0.005
+    agreement: bool = False
+    test: int | None = None
+    uneven: bool = False
+
+    @property
+    def options(self) -> ModelOptions:
+        """The MODEL argument and its options."""
+        model = self.model if self.model.endswith(".nir") else str(EXAMPLES / self.model)
+        return ModelOptions(
+            model, self.timesteps, self.convert, str(EXAMPLES / self.data), None, self.sequence, self.calibrate
+        )
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "mnist_cnn": Benchmark(
-        "benchmarks/mnist_cnn.py:mnist_cnn", "benchmarks/mnist_cnn.py:mnist", 32,
-        Effort(
-            samples=256, counted=32, verified=2000, counted_compiled=250, width=6, rounds=2, moves=6, patience=2,
-            engine="compiled",
-        ),
+        "benchmarks/mnist_cnn.py:mnist_cnn", "benchmarks/mnist_cnn.py:mnist",
+        Effort(samples=512, counted=64, verified=5000, counted_compiled=256, engine="compiled"),
+        timesteps=32, convert=True, uneven=True,
     ),
     "resnet20": Benchmark(
-        "resnet20/model.py:resnet20", "resnet20/model.py:cifar10", 64,
+        "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
         Effort(samples=256, counted=16, verified=1000, counted_compiled=64, engine="compiled"),
+        timesteps=64, convert=True, calibrate="bias=true",
     ),
 }  # fmt: skip
 
 
 def main() -> None:
-    """Search, write, print."""
+    """Search, measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}, or all")
     parser.add_argument("--spikes", default="both", choices=("binary", "graded", "both"))
-    parser.add_argument("--budget", type=float, default=0.005)
     parser.add_argument("--storage", help="Optuna storage in which a search is resumed")
+    parser.add_argument("--latency", action="store_true", help="only measure latencies, of schedules found before")
     parser.add_argument("--no-latency", action="store_true", help="measure none, on a machine that is busy")
     parser.add_argument("--table", action="store_true", help="print the table of all result files")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    for name in options.names:
-        if name not in BENCHMARKS:
-            sys.exit(f"no benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
-        result = run(BENCHMARKS[name], options.spikes, options.budget, options.storage, not options.no_latency)
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    names = list(BENCHMARKS) if options.names == ["all"] else options.names
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        sys.exit(f"no benchmark {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
+    for name in names:
+        benchmark, path = BENCHMARKS[name], options.out / f"{name}.json"
+        if options.latency:
+            result = json.loads(path.read_text())
+        else:
+            result = run(benchmark, options.spikes, options.storage)
+        if not options.no_latency:
+            result["latency"] = latencies(benchmark, result["schedules"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
         print(table({name: result}))
-    if options.table:
+    if options.table or options.names == ["all"]:
         files = sorted(options.out.glob("*.json"))
         print(table({path.stem: json.loads(path.read_text()) for path in files}))
 
 
-def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None, latency: bool = True) -> dict[str, Any]:
+def run(benchmark: Benchmark, spikes: str, storage: str | None) -> dict[str, Any]:
     """One benchmark's report, with date, the time it took, and what the source network itself does."""
-    ann = call_factory(str(EXAMPLES / benchmark.model))
-    data = replace(load_data(str(EXAMPLES / benchmark.data)), note=f"splits given by examples/{benchmark.data}")
-    name = benchmark.model.rpartition(":")[2]
     started = time.monotonic()
-    graph = convert(ann, data.calibration[0][: benchmark.calibration], benchmark.timesteps, name=name)
+    graph, data = network(benchmark)
     found = optimize(
-        graph, data, budget, spikes=spikes, storage=storage, recalibrate=True, effort=benchmark.effort,
-        progress=Ticker(every=20.0),
+        graph, data, benchmark.budget, spikes=spikes, storage=storage, uneven=benchmark.uneven, recalibrate=True,
+        match=True, agreement=benchmark.agreement, effort=benchmark.effort, progress=Ticker(every=20.0),
     )  # fmt: skip
     seconds = round(time.monotonic() - started, 1)
     x, y = data.report
@@ -109,25 +136,54 @@ def run(benchmark: Benchmark, spikes: str, budget: float, storage: str | None, l
         "seconds": seconds,
         "evaluated": found.evaluated,
         "statement": found.statement,
-        "ann": ann_figures(ann, x, y),
-        "latency": latencies(graph, found.report.details["schedules"], x) if latency else {},
-        "busy": not latency,
+        "test": on_test(benchmark.test or len(x), found.predictions, y.tolist()),
+        "ann": ann_figures(open_module(benchmark.options)[0], x, y) if benchmark.convert else {},
+        "latency": {},
         "effort": asdict(benchmark.effort),
     }
 
 
+def network(benchmark: Benchmark) -> tuple[Graph, Data]:
+    """The network as a graph, and its data."""
+    data = load_data(benchmark.options.data or "")
+    return open_graph(benchmark.options), replace(data, note=f"splits given by examples/{benchmark.data}")
+
+
+def on_test(count: int, predictions: Mapping[str, tuple[int, ...]], labels: list[int]) -> dict[str, dict[str, Any]]:
+    """Accuracy of every row on the official test set, the first ``count`` samples of the report split."""
+    right = {name: sum(a == b for a, b in zip(p[:count], labels, strict=False)) for name, p in predictions.items()}
+    return {n: {"samples": count, "accuracy": r / count, "accuracy_ci95": wilson(r, count)} for n, r in right.items()}
+
+
 def latencies(
-    graph: Graph, schedules: Mapping[str, Mapping[str, Any]], x: Tensor, samples: int = 8
-) -> dict[str, dict[str, float]]:
-    """Milliseconds at batch 1 of every schedule's compiled network, and what the latency model says of it."""
-    model, evaluator = LatencyModel(board("native")), Evaluator(graph, x[:samples])
-    found = {}
+    benchmark: Benchmark, schedules: Mapping[str, Mapping[str, Any]], samples: int = 8, repeats: int = 40
+) -> dict[str, dict[str, Any]]:
+    """Milliseconds of every schedule's compiled network at batch 1, median over calls in turn with the others', and
+    what the latency model says of it."""
+    graph, data = network(benchmark)
+    x = data.report[0][:samples]
+    model, evaluator, calls, modelled = LatencyModel(board("native")), Evaluator(graph, x), {}, {}
     for name, layers in schedules.items():
         schedule = Schedule(graph.base_timesteps, {path: LayerSchedule(**layer) for path, layer in layers.items()})
-        densities = {node: work.density for node, work in evaluator.evaluate(schedule).nodes.items()}
-        check = model.check(evaluator.prepare(schedule), densities, as_input(graph.inputs[0], x[:samples]))
-        found[name] = {"measured_ms": check.measured_ms, "modelled_ms": check.modelled_ms, "error": check.error}
+        prepared, density = evaluator.prepare(schedule), measured_density(graph, x, schedule)
+        modelled[name] = sum(model.latencies(prepared, density).values())
+        compiled = compile(graph, schedule, "native", batch=1, density=density)
+        bound = [compiled.bound(as_input(graph.inputs[0], each)) for each in x.split(1)]
+        calls[name] = partial(_all, bound)
+    found = {}
+    for name, latency in measure(calls, repeats=repeats).items():
+        measured = latency.median / len(x)
+        found[name] = {
+            "measured_ms": measured, "iqr_ms": latency.iqr / len(x), "modelled_ms": modelled[name],
+            "error": modelled[name] / measured - 1, "threads": torch.get_num_threads(),
+            "date": date.today().isoformat(),
+        }  # fmt: skip
     return found
+
+
+def _all(bound: list[tuple[Callable[..., object], tuple[object, ...]]]) -> None:
+    for function, arguments in bound:
+        function(*arguments)
 
 
 def ann_figures(ann: nn.Module, x: Tensor, y: Tensor, counted: int = 1000) -> dict[str, Any]:
@@ -165,34 +221,47 @@ def _count(sums: dict[str, float]) -> Callable[[nn.Module, tuple[Tensor, ...]], 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows of all result files, with ratios against uniform T0 and the paired drop from the original network."""
     lines = [
-        "| network | row | sum of T | accuracy | drop, pp (95 %) | synaptic updates | ratio | neurons | ratio | ms |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| network | row | sum of T | test accuracy | agreement | drop, pp (95 %) | synaptic updates | ratio | neurons "
+        "| ratio | ms | ratio |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    notes = [f'Ratios are against "{UNIFORM}".']
+    notes = [f'Ratios are against "{UNIFORM}". The drop is from "{ORIGINAL}" on the report split.']
     for name, result in results.items():
-        times = result["latency"]
-        lines += [
-            _line(name, row, result["figures"][row["name"]], times.get(row["name"], {})) for row in result["rows"]
-        ]
-        ann = result["ann"]
-        for row, macs in (("source ANN (MACs)", "macs"), ("source ANN, zeros skipped (MACs)", "macs_nonzero")):
-            lines.append(f"| {name} | {row} | | {ann['accuracy']:.2%} | | {ann[macs] / 1e6:.3f} M | | | | |")
-        effort = f"{result['evaluated']} evaluations, {result['seconds']:.0f} s"
-        effort += " beside other work" if result["busy"] else ""
-        effort += f", work counted on {result['data']['work_counted_on']} images of the report split"
-        notes.append(f"{name}: {result['machine']}, {result['date']}, {effort}; binary: {result['statement']}.")
-    return "\n".join([*lines, "", *notes, ""])
+        lines += [_line(name, row, result) for row in result["rows"]]
+        if ann := result["ann"]:
+            for row, macs in (("source ANN (MACs)", "macs"), ("source ANN, zeros skipped (MACs)", "macs_nonzero")):
+                lines.append(f"| {name} | {row} | | {ann['accuracy']:.2%} | | | {ann[macs] / 1e6:.3f} M | | | | | |")
+        effort = f"{result['evaluated']} evaluations, {result['seconds']:.0f} s, work counted on "
+        effort += f"{result['data']['work_counted_on']} samples of the report split's {result['data']['report']}"
+        judged = "accuracy" if result["data"]["labels"] else "agreement with the original"
+        notes.append(f"{name}: {result['machine']}, {result['date']}, {effort}.")
+        notes.append(f"{name}, binary, judged by {judged}: {result['statement']}.")
+        notes += [_against(name, row, each) for row, each in result["against_best_uniform"].items()]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
 
 
-def _line(name: str, row: Mapping[str, Any], figures: Mapping[str, Any], time: Mapping[str, float]) -> str:
+def _line(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    figures, test = result["figures"][row["name"]], result["test"][row["name"]]
     ratios, paired = figures["ratios"], figures["paired"]
     low, high = (100 * v for v in paired["drop_ci95"])
     synaptic = f"{row['synaptic_updates'] / 1e6:.3f} M | {ratios['synaptic_updates']:.2f}x"
     neurons = f"{row['neurons_evaluated'] / 1e3:.1f} k | {ratios['neurons_evaluated']:.2f}x"
     drop = f"{100 * paired['drop']:+.2f} ({low:+.2f} to {high:+.2f})"
-    latency = f"{time['measured_ms']:.3g}" if time else ""
-    start = f"| {name} | {row['name']} | {row['sum_timesteps']} | {row['accuracy']:.2%}"
-    return f"{start} | {drop} | {synaptic} | {neurons} | {latency} |"
+    times = {n: each["measured_ms"] for n, each in result["latency"].items()}
+    latency = " | "  # two empty cells
+    if row["name"] in times:
+        latency = f"{times[row['name']]:.3g} | {times[UNIFORM] / times[row['name']]:.2f}x"
+    start = f"{name} | {row['name']} | {row['sum_timesteps']} | {test['accuracy']:.2%} | {row['agreement']:.2%}"
+    return f"| {start} | {drop} | {synaptic} | {neurons} | {latency} |"
+
+
+def _against(name: str, row: str, each: Mapping[str, Any]) -> str:
+    """A searched row beside the best uniform schedule of its mode."""
+    low, high = (100 * v for v in each["drop_ci95"])
+    ratios = each["ratios"]
+    other = "the best uniform" + (" recalibrated" if row.startswith(RECALIBRATED) else "")
+    drop = f"{100 * each['drop']:+.2f} pp ({low:+.2f} to {high:+.2f}) below {other}"
+    return f"{name}, {row}: {ratios['synaptic_updates']:.2f}x fewer synaptic updates, {drop}."
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from frontend_models import STEPS, dyadic, make_dyadic
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ldsnn_compiler.errors import ImportRefused
 from ldsnn_compiler.frontend import trace
@@ -65,6 +65,21 @@ VARIANTS: dict[str, Callable[..., nn.Module]] = {
         alpha=0.5, beta=0.75, reset_mechanism="zero", reset_delay=False, **kw
     ),
     "synaptic_none": lambda **kw: snntorch.Synaptic(alpha=0.9, beta=0.8, reset_mechanism="none", **kw),
+    "alpha_zero": lambda **kw: snntorch.Alpha(alpha=0.875, beta=0.5, **kw),
+    "alpha_subtract": lambda **kw: snntorch.Alpha(alpha=0.9, beta=0.8, reset_mechanism="subtract", **kw),
+    "alpha_none": lambda **kw: snntorch.Alpha(alpha=0.75, beta=0.5, reset_mechanism="none", **kw),
+    "alpha_per_neuron": lambda **kw: snntorch.Alpha(
+        alpha=PER_NEURON.clamp(max=0.9) + 0.0625, beta=PER_NEURON / 2, **kw
+    ),
+}
+
+
+#: class -> state variable of the graph -> snnTorch's name of it
+STATE = {
+    "Leaky": {"v": "mem"},
+    "Lapicque": {"v": "mem"},
+    "Synaptic": {"v": "mem", "i": "syn"},
+    "Alpha": {"v": "mem", "e": "syn_exc", "i": "syn_inh"},
 }
 
 
@@ -109,17 +124,15 @@ class Hidden(nn.Module):
 
 
 def called(lif: nn.Module, current: Tensor, state: Any) -> tuple[Any, Any]:
-    """Spikes and the new state, which is a pair for ``Synaptic``."""
-    if isinstance(lif, snntorch.Synaptic):
-        spk, syn, mem = lif(current, *state)
-        return spk, (syn, mem)
-    spk, mem = lif(current, state) if isinstance(state, Tensor | fx.Proxy) else lif(current)
-    return spk, mem
+    """Spikes and the new state, a tuple."""
+    given = state if isinstance(state, tuple) else (state,)
+    result = lif(current, *given)
+    return result[0], tuple(result[1 + i] for i in range(len(STATE[type(lif).__name__])))
 
 
 def last(state: Any) -> Any:
     """The membrane of a state."""
-    return state[-1] if isinstance(state, tuple) else state
+    return state[-1]
 
 
 def agree(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
@@ -134,9 +147,9 @@ def agree(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         torch.testing.assert_close(mine, wanted, rtol=0, atol=0)
     for node in graph.of("neuron"):
         module = model.get_submodule(node.path)
-        torch.testing.assert_close(interpreter.state[node.name]["v"], module.mem.detach(), rtol=0, atol=0)
-        if "i" in interpreter.state[node.name]:
-            torch.testing.assert_close(interpreter.state[node.name]["i"], module.syn.detach(), rtol=0, atol=0)
+        for variable, value in interpreter.state[node.name].items():
+            theirs_too = getattr(module, STATE[type(module).__name__][variable]).detach()
+            torch.testing.assert_close(value, theirs_too, rtol=0, atol=0)
     return tuple(theirs)
 
 
@@ -227,7 +240,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         ("Synaptic.reset_delay", "reset_mechanism='zero'"),
     ),
     "rleaky": (lambda: snntorch.RLeaky(beta=0.5, linear_features=6), ("lif: RLeaky", "snn.Leaky")),
-    "alpha": (lambda: snntorch.Alpha(alpha=0.75, beta=0.5), ("lif: Alpha", "snn.Leaky")),
+    "leaky_parallel": (lambda: snntorch.LeakyParallel(4, 6), ("lif: LeakyParallel",)),
     "per_neuron_shape": (lambda: snntorch.Leaky(beta=torch.rand(7)), ("Leaky.beta", "[7]", "[6]")),
 }
 

@@ -26,7 +26,7 @@ class SideBySide(nn.Module):
         make_dyadic(self.fc)
 
     def forward(self, x: Tensor) -> Any:
-        states: dict[str, Any] = dict.fromkeys(self.lifs, (None, None))
+        states: dict[str, Any] = dict.fromkeys(self.lifs, ())
         record: dict[str, list[Any]] = {name: [] for name in self.lifs}
         for step in range(STEPS):
             current = self.fc(x[step])

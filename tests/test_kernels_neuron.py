@@ -16,6 +16,7 @@ VALUES = {"threshold": 1.1, "v_reset": -0.3, "v_min": -0.7, "reset_charge": 0.9,
 OWN = {
     "lif": {"tau": 3.0, "k": 0.3, "decay": 0.7, "v_rest": 0.1},
     "alif": {"beta": 0.87, "rho": 0.93, "adapt_gain": 0.21},
+    "alpha": {"alpha": 0.71, "beta": 0.43, "gain": 0.6},
     "cuba_lif": {"alpha": 0.71, "beta": 0.83},
     "izhikevich": {"tau": 2.3, "tau_w": 3.7, "a": 0.3, "b": 0.4, "a0": 0.02},
     "leaky": {"beta": 0.91},

@@ -1,4 +1,4 @@
-"""snnTorch: ``Leaky``, ``Lapicque`` and ``Synaptic``, and the encoders of ``snntorch.spikegen``.
+"""snnTorch: ``Leaky``, ``Lapicque``, ``Synaptic`` and ``Alpha``, and the encoders of ``snntorch.spikegen``.
 
 Read from snnTorch 1.0's source. ``R = [mem - threshold > 0]`` is taken from the *old* membrane, beta is clamped to
 [0, 1]:
@@ -14,8 +14,9 @@ Lapicque   zero               ``mem = (1 - R) * (gain * x + decay * mem)``      
 Synaptic   zero               ``syn = alpha * syn + x; mem = (1 - R) * (beta * mem + syn)``  hard, ``next_after_charge``
 =========  =================  ==========================================================  ==========================
 
-``prompt`` is ``reset_delay=False``. Spikes are ``[mem > threshold]`` times ``graded_spikes_factor``. The state that a
-model holds at the time of import is not taken: a graph starts at zero.
+``prompt`` is ``reset_delay=False``. ``Alpha`` is the template ``alpha`` (its soft reset is a peculiar one). Spikes are
+``[mem > threshold]`` times ``graded_spikes_factor``. The state that a model holds at the time of import is not taken: a
+graph starts at zero.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from ldsnn_compiler.frontend.traced import BATCH, Traced
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
 
 _STATE_FUNCTIONS = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
-_HINT = "use snn.Leaky, snn.Synaptic or snn.Lapicque"
+_RESETS = {"subtract": "soft", "zero": "hard", "none": "none"}
+_HINT = "use snn.Leaky, snn.Synaptic, snn.Lapicque or snn.Alpha"
 
 
 class NotRecorded:
@@ -134,6 +136,19 @@ def synaptic(m: Any, ctx: Context, x: Any, syn: Any = None, mem: Any = None) -> 
     return (result[0], NotRecorded("the synaptic current"), result[1]) if isinstance(result, tuple) else result
 
 
+def alpha(m: Any, ctx: Context, x: Any, syn_exc: Any = None, syn_inh: Any = None, mem: Any = None) -> Any:
+    """``snn.Alpha``; its currents cannot be recorded."""
+    x = _step(ctx, x, syn_exc, syn_inh, mem)
+    rise, fall = m.alpha.clamp(0, 1), m.beta.clamp(0, 1)
+    gain = torch.log(rise) / (torch.log(fall) - torch.log(rise)) + 1
+    decays = {name: _value(ctx, x, name, v) for name, v in (("alpha", rise), ("beta", fall), ("gain", gain))}
+    result = _results(m, ctx, x, neuron("alpha", reset=_RESETS[m.reset_mechanism], **decays, **_firing(m, ctx, x)))
+    if not isinstance(result, tuple):
+        return result
+    hidden = (NotRecorded(f"the {kind} current") for kind in ("excitatory", "inhibitory"))
+    return (result[0], *hidden, result[1])
+
+
 def _step(ctx: Context, operand: Any, *states: Any) -> Traced:
     """The operand in one timestep."""
     if any(s is not None for s in states):
@@ -152,7 +167,7 @@ def _step(ctx: Context, operand: Any, *states: Any) -> Traced:
 
 
 def _reset(m: Any, late: str) -> dict[str, str]:
-    kind = {"subtract": "soft", "zero": "hard", "none": "none"}[m.reset_mechanism]
+    kind = _RESETS[m.reset_mechanism]
     return {"compare": "gt", "reset": kind, "reset_time": late if kind != "none" else "now"}
 
 
@@ -195,14 +210,15 @@ def front_end() -> FrontEnd:
         snntorch.Leaky: leaky,
         snntorch.Lapicque: lapicque,
         snntorch.Synaptic: synaptic,
+        snntorch.Alpha: alpha,
     }
     spikegen_functions, refused = encoders.spikegen_tables(spikegen)
     return FrontEnd(
         "snntorch",
         modules=modules,
-        checks={snntorch.Leaky: check, snntorch.Lapicque: check, snntorch.Synaptic: check_synaptic},
+        checks={**dict.fromkeys(modules, check), snntorch.Synaptic: check_synaptic},
         functions={membrane_of: _import_membrane_of, **spikegen_functions},
-        refused={snntorch.SpikingNeuron: _HINT, **refused},
+        refused={snntorch.SpikingNeuron: _HINT, snntorch.LeakyParallel: _HINT, **refused},
         leaves=(snntorch.SpikingNeuron,),
         methods_kept=("forward", "fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int"),
         state={kind: {"mem": membrane_of} for kind in modules},

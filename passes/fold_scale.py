@@ -112,7 +112,7 @@ def _into_thresholds(graph: Graph, node: Node) -> bool:
     if len(users) != 1 or node["by"] is not None or not power_of_two(node["factor"]):
         return False
     user = users[0][0]
-    if user.op.name != "neuron" or user["neuron"].template not in CHARGES:
+    if user.op.name != "neuron" or len(user.operands) > 1 or user["neuron"].template not in CHARGES:
         return False
     if user["membrane"] and graph.uses(user.results[1]):
         return False

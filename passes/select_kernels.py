@@ -187,10 +187,11 @@ class _Chooser:
 
 
 def cyclic(graph: Graph) -> frozenset[str]:
-    """Names of the nodes on cycles."""
+    """Names of the nodes on cycles, and of neurons with a second operand, which share the kernel of a cycle."""
     whole = nx.DiGraph(graph.dag)
     parts = nx.strongly_connected_components(whole)
-    return frozenset(n for part in parts for n in part if len(part) > 1 or whole.has_edge(n, n))
+    fed = frozenset(n.name for n in graph.of("neuron") if len(n.operands) > 1)
+    return fed.union(n for part in parts for n in part if len(part) > 1 or whole.has_edge(n, n))
 
 
 def events_behind(value: Value) -> Value | None:

@@ -46,26 +46,34 @@ def initial_state(neuron: Neuron, params: Params, like: torch.Tensor) -> Env:
     return {name: evaluate(init, env).expand_as(like).clone() for name, init in neuron.program.state}
 
 
-def step(neuron: Neuron, params: Params, x: torch.Tensor, state: Env) -> Env:
+def step(neuron: Neuron, params: Params, inputs: Env, state: Env) -> Env:
     """Run the program once; gives every name assigned, the new state among them."""
-    env = {**params, **state, "x": x}
+    env = {**params, **state, **inputs}
     for assign in neuron.program.steps:
         env[assign.target] = evaluate(assign.value, env)
     return env
 
 
 def scan(
-    neuron: Neuron, params: Params, x: torch.Tensor, state: Env, *, membrane: bool = True
+    neuron: Neuron,
+    params: Params,
+    x: torch.Tensor,
+    state: Env,
+    feedback: torch.Tensor | None = None,
+    *,
+    membrane: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Emitted values and membrane ``[T, N, *shape]``; ``state`` is read and updated.
+    """Emitted values and membrane ``[T, N, *shape]``; ``state`` is read and updated. ``feedback`` is shaped like ``x``.
 
     Emits ``unit * count`` for events, with the count summed over the substeps; else the mean of the program's output.
     Without ``membrane`` the second result may be empty.
     """
     if not state:
         state.update(initial_state(neuron, params, x[0]))
-    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params.values(), *state.values()))
-    values, membranes = (_followed if tracked else _plain)(neuron, params, x, state, membrane)
+    inputs = {"x": x} if feedback is None else {"x": x, "feedback": feedback}
+    read = (*inputs.values(), *params.values(), *state.values())
+    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in read)
+    values, membranes = (_followed if tracked else _plain)(neuron, params, inputs, state, membrane)
     scale = neuron.signal.unit if neuron.signal.is_event else 1.0 / neuron.substeps
     return values if scale == 1.0 else values * x.new_tensor(scale), membranes
 
@@ -76,14 +84,15 @@ def _emitted(neuron: Neuron) -> str:
 
 
 def _followed(
-    neuron: Neuron, params: Params, x: torch.Tensor, state: Env, membrane: bool
+    neuron: Neuron, params: Params, inputs: Env, state: Env, membrane: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """With gradients: sums over the substeps, and membranes."""
     values, membranes = [], []
-    for current in x:
+    for t, current in enumerate(inputs["x"]):
+        now = {name: data[t] for name, data in inputs.items()}
         total: torch.Tensor | None = None
         for _ in range(neuron.substeps):
-            env = step(neuron, params, current, state)
+            env = step(neuron, params, now, state)
             state.update({name: env[name].expand_as(current) for name in state})
             part = env[_emitted(neuron)]
             total = part if total is None else total + part
@@ -94,9 +103,9 @@ def _followed(
 
 
 def _plain(
-    neuron: Neuron, params: Params, x: torch.Tensor, state: Env, membrane: bool
+    neuron: Neuron, params: Params, inputs: Env, state: Env, membrane: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Without gradients: the same numbers."""
     kept = neuron.program.membrane if membrane else None
     with torch.no_grad():
-        return straight.scan(neuron.program, _emitted(neuron), neuron.substeps, params, x, state, kept)
+        return straight.scan(neuron.program, _emitted(neuron), neuron.substeps, params, inputs, state, kept)

@@ -2,7 +2,7 @@
 of the program as written.
 
 The program becomes instructions over *slots*. Equal operations on equal slots are one instruction; what nothing reads
-is left out; what does not depend on ``x`` or the state is computed once, before the first step. Samples are run in
+is left out; what does not depend on the inputs or the state is computed once, before the first step. Samples are run in
 groups small enough for a step's values to stay in the cache.
 """
 
@@ -34,7 +34,7 @@ class Instruction:
 
 @dataclass
 class Code:
-    """A program over slots. ``given`` are the slots of ``x``, state and parameters before a step, ``after`` those of
+    """A program over slots. ``given`` are the slots of inputs, state and parameters before a step, ``after`` those of
     all names after it; ``constants`` values by slot."""
 
     given: dict[str, int] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Code:
 def compiled(program: Program, emitted: str) -> Code:
     """The code of a program of which the state and ``emitted`` are wanted."""
     code, made = Code(), dict[tuple[str, tuple[int, ...]], Instruction]()
-    code.given = {name: code.new() for name in ("x", *(name for name, _ in program.state), *program.params)}
+    code.given = {name: code.new() for name in (*program.inputs, *(k for k, _ in program.state), *program.params)}
     known, numbers = dict(code.given), dict[float, int]()
 
     def constant(value: float) -> int:
@@ -71,7 +71,7 @@ def compiled(program: Program, emitted: str) -> Code:
     for assign in program.steps:
         known[assign.target] = fold(assign.value, constant, known.__getitem__, apply)
     wanted = [*(known[name] for name, _ in program.state), known[emitted]]
-    changing = {code.given[name] for name in ("x", *(name for name, _ in program.state))}
+    changing = {code.given[name] for name in (*program.inputs, *(k for k, _ in program.state))}
     for instruction in _needed(list(made.values()), set(wanted)):
         if changing.isdisjoint(instruction.args):
             code.once.append(instruction)
@@ -116,16 +116,16 @@ def scan(
     emitted: str,
     substeps: int,
     params: Mapping[str, torch.Tensor],
-    x: torch.Tensor,
+    inputs: Env,
     state: Env,
     membrane: str | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the program ``substeps`` times on each step of ``x [T, N, *shape]``.
+    """Run the program ``substeps`` times on each step of the inputs ``[T, N, *shape]``.
 
     Gives ``emitted`` summed over the substeps and the state variable ``membrane`` after each step, empty for None;
     ``state`` gets new tensors.
     """
-    code = compiled(program, emitted)
+    code, x = compiled(program, emitted), inputs["x"]
     values = torch.empty(x.shape, dtype=x.dtype)
     membranes = torch.empty(x.shape if membrane else (0, *x.shape[1:]), dtype=x.dtype)
     state.update(
@@ -137,7 +137,7 @@ def scan(
         part = slice(low, low + size)
         run = _Run(code, emitted, fixed, {name: value[part] for name, value in state.items()}, x[0, part])
         for t in range(x.shape[0]):
-            run.step(x[t, part], values[t, part], substeps)
+            run.step({name: data[t, part] for name, data in inputs.items()}, values[t, part], substeps)
             if membrane:
                 membranes[t, part] = run.slots[code.given[membrane]]
         for name, value in state.items():
@@ -167,7 +167,7 @@ class _Run:
         self.code, self.slots = code, dict(fixed)
         self.slots |= {code.given[name]: value.clone() for name, value in state.items()}
         self.slots |= {i.slot: torch.empty(like.shape, dtype=like.dtype) for i in code.each}
-        self._x, self._emitted = code.given["x"], code.after[emitted]
+        self._emitted = code.after[emitted]
         pairs = [(code.given[name], code.after[name]) for name in state]
         made, results = {i.slot for i in code.each}, [after for _, after in pairs]
         self._swapped = [(old, new) for old, new in pairs if new in made and results.count(new) == 1]
@@ -175,10 +175,10 @@ class _Run:
         self._direct = self._emitted in made and self._emitted not in results
         self._calls = [(_INTO[i.op], i.args, i.slot) for i in code.each]
 
-    def step(self, x: torch.Tensor, out: torch.Tensor, substeps: int) -> None:
+    def step(self, inputs: Env, out: torch.Tensor, substeps: int) -> None:
         """One timestep; ``out`` gets the sum of what is emitted."""
         slots, direct = self.slots, self._direct and substeps == 1
-        slots[self._x] = x
+        slots.update({self.code.given[name]: value for name, value in inputs.items()})
         if direct:
             slots[self._emitted] = out
         for n in range(substeps):

@@ -9,8 +9,9 @@ A program has state variables with initial values and four sections, run in this
 
 Assignments are written as Python expressions over ``+ - * /``, comparisons ``>= >``, and the functions
 ``select(c, a, b)``, ``floor``, ``ceil``, ``min``, ``max`` and ``clamp(a, lo, hi)``. The rounding order is the order of
-the written operations; no target may contract or reassociate them. Names that are neither state, ``x`` nor assigned
-before are parameters. Every evaluator (interpreter, TIR emitter, quantiser) walks this one form.
+the written operations; no target may contract or reassociate them. Names that are neither state, an input (``x``, and
+``feedback``, a second current) nor assigned before are parameters. Every evaluator (interpreter, TIR emitter,
+quantiser) walks this one form.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ OPERATIONS: Mapping[str, int] = {
 _BINARY: dict[type[ast.operator], str] = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div"}
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "ge": ">=", "gt": ">"}
 SECTIONS = ("synapse", "charge", "fire", "reset")
+INPUTS = ("x", "feedback")
+"""What a program may read of other nodes: its input current, and one more that is added at a place of its own."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,18 @@ class Program:
         return self.synapse + self.charge + self.fire + self.reset
 
     @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The operands of its neuron, in order: ``x``, and ``feedback`` if the program reads it."""
+        read = {name for assign in self.steps for name in variables(assign.value)}
+        return tuple(name for name in INPUTS if name == "x" or name in read)
+
+    @cached_property
     def params(self) -> tuple[str, ...]:
         """Names that the caller must supply, in order of first use (initial values first)."""
         found: dict[str, None] = {}
         for _, init in self.state:
             found.update(dict.fromkeys(variables(init)))
-        known = {"x", *(name for name, _ in self.state)}
+        known = {*INPUTS, *(name for name, _ in self.state)}
         for assign in self.steps:
             found.update(dict.fromkeys(v for v in variables(assign.value) if v not in known))
             known.add(assign.target)

@@ -149,7 +149,7 @@ class _Builder:
         data = [now[o.name] for o in node.operands]
         if node.op.name == "neuron":
             mine = {k: v for (name, k), v in state.items() if name == node.name}
-            results, left = neuron_step(node["neuron"], tensors, data[0], mine)
+            results, left = neuron_step(node["neuron"], tensors, data, mine)
             now.update({r.name: y for r, y in zip(node.results, results, strict=False)})
             after.update({(node.name, k): v for k, v in left.items()})
             return
@@ -161,13 +161,14 @@ class _Builder:
 
 
 def neuron_step(
-    neuron: Neuron, tensors: Mapping[str, Any], x: Any, state: Mapping[str, Any]
+    neuron: Neuron, tensors: Mapping[str, Any], inputs: Sequence[Any], state: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """One timestep of a neuron over ``x [1, N, *shape]`` and state ``[N, *shape]``: (values, membrane), new state."""
+    """One timestep of a neuron over inputs ``[1, N, *shape]`` and state ``[N, *shape]``: (values, membrane), new
+    state."""
     from tvm import tirx
 
-    program, signal = neuron.program, neuron.signal
-    env: Env = {"x": x, **_parameters(neuron, tensors)}
+    program, signal, x = neuron.program, neuron.signal, inputs[0]
+    env: Env = {**dict(zip(program.inputs, inputs, strict=True)), **_parameters(neuron, tensors)}
     env |= {k: _per_sample(s) for k, s in state.items()}
     total: Any = None
     for _ in range(neuron.substeps):

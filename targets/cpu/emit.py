@@ -34,9 +34,10 @@ def group(low: Lowering, nodes: Sequence[Node]) -> None:
 
 
 def _is_cycle(nodes: Sequence[Node]) -> bool:
-    """Some node reads what is computed after it."""
+    """Some node reads what is computed after it, or is a neuron with a second operand, which only this kernel takes."""
     rank = {n.name: i for i, n in enumerate(nodes)}
-    return any(rank.get(o.node.name, -1) >= i for i, n in enumerate(nodes) for o in n.operands)
+    fed = any(n.op.name == "neuron" and len(n.operands) > 1 for n in nodes)
+    return fed or any(rank.get(o.node.name, -1) >= i for i, n in enumerate(nodes) for o in n.operands)
 
 
 def _root(nodes: Sequence[Node]) -> Node | None:

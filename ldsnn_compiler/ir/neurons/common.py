@@ -37,6 +37,9 @@ FIRING_OPTIONS: Mapping[str, Choice] = {
     "own_reset_charge": Choice(False, (False, True), "soft reset subtracts reset_charge in place of threshold"),
     "floor": Choice(False, (False, True), "clamp the membrane to v_min after the reset"),
 }
+FEEDBACK: Mapping[str, Choice] = {
+    "feedback": Choice(False, (False, True), "a second operand, a current that is added after the first")
+}
 FIRING_PARAMS: Mapping[str, Param] = {
     "threshold": Param(1.0, "membrane at which the neuron fires"),
     "reset_charge": Param(None, "what a soft reset subtracts per spike"),
@@ -68,6 +71,14 @@ def spiking(options: Options, charge: str, state: Mapping[str, str | float] | No
         fire=(f"n = {count(options, 'h')}", "s = n * spike_value"),
         reset=(keep, floor, sections.get("reset", "")),
     )
+
+
+def drive(options: Options) -> str:
+    """The input current as a charge equation ends with it: ``x``, with the option feedback a sum of two terms.
+
+    Written behind what is decayed, ``beta * v + x + feedback`` adds left to right, as recurrent cells do.
+    """
+    return "x + feedback" if options["feedback"] else "x"
 
 
 def count(options: Options, membrane: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ldsnn_compiler.ir.neuron import Options, Param, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, spiking
+from ldsnn_compiler.ir.neurons.common import FEEDBACK, FIRING_OPTIONS, FIRING_PARAMS, drive, spiking
 from ldsnn_compiler.ir.program import Program
 
 
 def build(options: Options) -> Program:
-    return spiking(options, "h = beta * v + i", state={"i": "i_init"}, synapse="i = alpha * i + x")
+    return spiking(options, "h = beta * v + i", state={"i": "i_init"}, synapse=f"i = alpha * i + {drive(options)}")
 
 
 CUBA_LIF = register(
@@ -21,7 +21,7 @@ CUBA_LIF = register(
             "beta": Param(0.8, "membrane decay per timestep"),
             "i_init": Param(0.0, "current before the first step"),
         },
-        FIRING_OPTIONS,
+        {**FIRING_OPTIONS, **FEEDBACK},
         build,
     )
 )

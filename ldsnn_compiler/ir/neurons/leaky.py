@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from ldsnn_compiler.ir.neuron import Neuron, Options, Param, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, scaled, spiking
+from ldsnn_compiler.ir.neurons.common import (
+    FEEDBACK,
+    FIRING_OPTIONS,
+    FIRING_PARAMS,
+    drive,
+    leaky_oneshot,
+    scaled,
+    spiking,
+)
 from ldsnn_compiler.ir.program import Program
 
 
 def build(options: Options) -> Program:
-    return spiking(options, "h = beta * v + x")
+    return spiking(options, f"h = beta * v + {drive(options)}")
 
 
 def undelayed(neuron: Neuron) -> Neuron:
@@ -41,7 +49,7 @@ LEAKY = register(
         "leaky",
         "Leaky integrate-and-fire (snnTorch Leaky): h = beta * v + x.",
         {**FIRING_PARAMS, "beta": Param(0.9, "membrane decay per timestep")},
-        FIRING_OPTIONS,
+        {**FIRING_OPTIONS, **FEEDBACK},
         build,
         retimings={"oneshot": oneshot},
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
-from ldsnn_compiler.ir.op import Attr, Call, OpDef, register
+from ldsnn_compiler.ir.op import Attr, Call, OpDef, register, same_time
 from ldsnn_compiler.ir.ops.arithmetic import per_channel
 from ldsnn_compiler.ir.types import REAL, Stream
 
 
 def _infer(call: Call) -> tuple[Stream, ...]:
     neuron: Neuron = call["neuron"]
-    source = call.types[0]
+    source, wanted = same_time(call), neuron.program.inputs
+    if len(call.types) != len(wanted):
+        raise ValueError(f"the neuron takes {' and '.join(wanted)}, it has {len(call.types)} operands")
+    if any(t.shape != source.shape for t in call.types):
+        raise ValueError(f"operands differ in shape: {', '.join(str(t.shape) for t in call.types)}")
     for name, value in neuron.params.items():
         if isinstance(value, TensorRef):
             _check_param(name, call.tensors[value.name], source)
@@ -28,7 +32,7 @@ def _check_param(name: str, value: torch.Tensor, source: Stream) -> None:
         )
 
 
-def _evaluate(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _evaluate(call: Call, x: torch.Tensor, *feedback: torch.Tensor) -> tuple[torch.Tensor, ...]:
     from ldsnn_compiler.interp.neuron import scan
 
     neuron: Neuron = call["neuron"]
@@ -36,7 +40,7 @@ def _evaluate(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         k: per_channel(call.tensors[v.name], x.ndim - 2) if isinstance(v, TensorRef) else x.new_tensor(v)
         for k, v in neuron.params.items()
     }
-    values, membrane = scan(neuron, params, x, call.state, membrane=call["membrane"])
+    values, membrane = scan(neuron, params, x, call.state, *feedback, membrane=call["membrane"])
     return (values, membrane) if call["membrane"] else (values,)
 
 
@@ -44,9 +48,9 @@ NEURON = register(
     OpDef(
         "neuron",
         "synapse, charge, fire, reset of a neuron program, step after step; emits values and, if asked, "
-        "the membrane after the reset",
+        "the membrane after the reset; a second operand is the program's feedback",
         "scan",
-        (1, 1),
+        (1, 2),
         {"neuron": Attr(Neuron), "membrane": Attr(bool, False)},
         _infer,
         _evaluate,

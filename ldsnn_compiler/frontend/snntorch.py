@@ -29,6 +29,7 @@ from snntorch import spikegen
 
 from ldsnn_compiler.frontend import encoders
 from ldsnn_compiler.frontend.context import Context
+from ldsnn_compiler.frontend.parameters import parameter
 from ldsnn_compiler.frontend.registry import FrontEnd, ModuleImporter
 from ldsnn_compiler.frontend.traced import BATCH, Traced
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
@@ -106,7 +107,7 @@ def check_synaptic(m: Any, ctx: Context) -> None:
 def leaky(m: Any, ctx: Context, x: Any, mem: Any = None) -> Any:
     """``snn.Leaky``."""
     x = _step(ctx, x, mem)
-    settings = {"beta": _value(ctx, x, "beta", m.beta.clamp(0, 1)), **_firing(m, ctx, x)}
+    settings = {"beta": parameter(ctx, x, "beta", m.beta.clamp(0, 1)), **_firing(m, ctx, x)}
     if m.reset_mechanism == "subtract" and not m.reset_delay:
         return _results(m, ctx, x, neuron("leaky_prompt", **settings))
     late = "next_before_charge" if m.reset_delay else "now"
@@ -118,19 +119,19 @@ def lapicque(m: Any, ctx: Context, x: Any, mem: Any = None) -> Any:
     x = _step(ctx, x, mem)
     decay = 1 - (m.time_step / (m.R * m.C))
     for part, gain in (("r", m.R), ("rc", 1 / (m.R * m.C)), ("dt", m.time_step)):
-        factor = _value(ctx, x, part, torch.as_tensor(gain))
+        factor = parameter(ctx, x, part, torch.as_tensor(gain))
         if isinstance(factor, TensorRef):
             x = ctx.layer("scale", x, part=part, by=factor)
         elif factor != 1.0:
             x = ctx.layer("scale", x, part=part, factor=factor)
-    settings = {"beta": _value(ctx, x, "decay", decay), **_firing(m, ctx, x)}
+    settings = {"beta": parameter(ctx, x, "decay", decay), **_firing(m, ctx, x)}
     return _results(m, ctx, x, neuron("leaky", **settings, **_reset(m, "next_after_charge")))
 
 
 def synaptic(m: Any, ctx: Context, x: Any, syn: Any = None, mem: Any = None) -> Any:
     """``snn.Synaptic``; its current cannot be recorded."""
     x = _step(ctx, x, syn, mem)
-    decays = {name: _value(ctx, x, name, getattr(m, name).clamp(0, 1)) for name in ("alpha", "beta")}
+    decays = {name: parameter(ctx, x, name, getattr(m, name).clamp(0, 1)) for name in ("alpha", "beta")}
     late = "next_after_charge" if m.reset_delay else "now"
     result = _results(m, ctx, x, neuron("cuba_lif", **decays, **_firing(m, ctx, x), **_reset(m, late)))
     return (result[0], NotRecorded("the synaptic current"), result[1]) if isinstance(result, tuple) else result
@@ -141,7 +142,7 @@ def alpha(m: Any, ctx: Context, x: Any, syn_exc: Any = None, syn_inh: Any = None
     x = _step(ctx, x, syn_exc, syn_inh, mem)
     rise, fall = m.alpha.clamp(0, 1), m.beta.clamp(0, 1)
     gain = torch.log(rise) / (torch.log(fall) - torch.log(rise)) + 1
-    decays = {name: _value(ctx, x, name, v) for name, v in (("alpha", rise), ("beta", fall), ("gain", gain))}
+    decays = {name: parameter(ctx, x, name, v) for name, v in (("alpha", rise), ("beta", fall), ("gain", gain))}
     result = _results(m, ctx, x, neuron("alpha", reset=_RESETS[m.reset_mechanism], **decays, **_firing(m, ctx, x)))
     if not isinstance(result, tuple):
         return result
@@ -173,27 +174,9 @@ def _reset(m: Any, late: str) -> dict[str, str]:
 
 def _firing(m: Any, ctx: Context, x: Traced) -> dict[str, float | TensorRef]:
     return {
-        "threshold": _value(ctx, x, "threshold", m.threshold),
-        "spike_value": _value(ctx, x, "graded_spikes_factor", m.graded_spikes_factor),
+        "threshold": parameter(ctx, x, "threshold", m.threshold),
+        "spike_value": parameter(ctx, x, "graded_spikes_factor", m.graded_spikes_factor),
     }
-
-
-def _value(ctx: Context, x: Traced, name: str, value: torch.Tensor) -> float | TensorRef:
-    """A parameter as snnTorch broadcasts it: a number, one per channel (first axis), or one per neuron."""
-    shape, value = x.value.type.shape, value.detach().float()
-    if value.numel() == 1:
-        return float(value)
-    try:
-        whole = value.broadcast_to((1, *shape))[0]
-    except RuntimeError:
-        raise ctx.refuse(
-            f"has shape {list(value.shape)}, which does not fit neurons of shape {list(shape)}",
-            attribute=name,
-            hint="one value per neuron, or shaped [channels, 1, 1]",
-        ) from None
-    channels = whole.flatten(1)[:, :1] if whole.ndim > 1 else whole[:, None]
-    alike = bool((whole.reshape(shape[0], -1) == channels).all())
-    return ctx.tensor(name, channels[:, 0] if alike else whole.clone())
 
 
 def _results(m: Any, ctx: Context, x: Traced, kind: Neuron) -> Any:

@@ -235,7 +235,7 @@ def _sample_problems(where: str, x: Tensor | str | None) -> Iterator[Problem]:
     elif x.ndim < 2 or x.numel() == 0:
         yield Problem(f"shape {tuple(x.shape)}, expected samples [N, ...]", **at)
     else:
-        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+        bad = sum(int((~torch.isfinite(part)).flatten(1).any(1).sum()) for part in x.split(64))  # little memory
         if bad:
             yield Problem(f"{bad} of {len(x)} samples hold NaN or infinity", **at)
 

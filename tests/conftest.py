@@ -47,6 +47,7 @@ MISSING: dict[str, Callable[[], str]] = {
     "shared_data": _missing_shared_data,
     "spikingjelly": _missing_package("spikingjelly"),
     "snntorch": _missing_package("snntorch"),
+    "nir": _missing_package("nir"),
     "chromium": _missing_chromium,
 }
 """Marker to a function that says what is missing for it, or "" when nothing is."""

@@ -173,7 +173,7 @@ def test_problems_are_json_too(folder: Path) -> None:
     ("model", "text"),
     [
         ("nothing.txt", "is no model (a MODEL is"),
-        ("net.nir", "NIR files cannot be read"),
+        ("missing.nir", "no such file"),
         ("missing.ldir", "no such file"),
         ("missing.py:net", "no such file"),
         ("{folder}", "no bundle"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ldsnn_compiler.cli.common import Answer, Calibrate, Convert, Data, Model, Sequence, Shape, Timesteps, note
+from ldsnn_compiler.cli.common import Answer, Calibrate, Convert, Data, Dt, Model, Sequence, Shape, Timesteps, note
 from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_graph, open_module
 from ldsnn_compiler.errors import LdsnnError, Problem
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def check(
     model: Model,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     data: Data = None,
@@ -28,7 +29,7 @@ def check(
     """Say whether a model can be imported: its layers as they would be, or all problems at once."""
     from ldsnn_compiler.frontend.report import layers_of
 
-    options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate)
+    options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
     graph, module, notes = _import(options)
     for each in notes:
         note(f"note: {each}")

@@ -24,11 +24,14 @@ from rich.console import Console, RenderableType
 
 from ldsnn_compiler.errors import LdsnnError
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="file.py:factory, a .ldir file or a bundle folder")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="file.py:factory, .nir or .ldir file, or bundle folder")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="DATA", help="an .npz, file.py:factory, or a built-in such as digits")
 ]
 Timesteps = Annotated[int | None, typer.Option("--timesteps", min=1, help="uniform T0 of the model")]
+Dt = Annotated[
+    float | None, typer.Option("--dt", help="of a .nir file: length of a timestep in the file's unit of time")
+]
 Convert = Annotated[bool, typer.Option("--convert", help="turn a plain ReLU network into an SNN; needs --data")]
 Calibrate = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from ldsnn_compiler.cli.common import (
     Calibrate,
     Convert,
     Data,
+    Dt,
     DumpDir,
     Model,
     Pipeline,
@@ -46,6 +47,7 @@ def compile(
     batch: Batch = "1",
     threads: Threads = None,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     data: Data = None,
@@ -61,7 +63,7 @@ def compile(
     size = parse_batch(batch)
     if output is not None:
         check_free(output)
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
     compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes)
     path = output or Path(f"{graph.name}.ldsnn")
     compiled.save(path)

@@ -13,6 +13,7 @@ from ldsnn_compiler.cli.common import (
     Calibrate,
     Convert,
     Data,
+    Dt,
     Limit,
     Model,
     Pipeline,
@@ -53,6 +54,7 @@ def run(
     batch: Batch = "1",
     threads: Threads = None,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     sequence: Sequence = False,
@@ -64,7 +66,7 @@ def run(
     from ldsnn_compiler.results import Report, machine_name
 
     size = parse_batch(batch)
-    options = ModelOptions(model, timesteps, convert, data, None, sequence, calibrate)
+    options = ModelOptions(model, timesteps, convert, data, None, sequence, calibrate, dt)
     given = open_data(data, "run")
     assert given is not None
     x, y = (part[:limit] if part is not None else None for part in given.report)
@@ -177,6 +179,7 @@ def profile(
     batch: Batch = "1",
     threads: Threads = None,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     shape: Shape = None,
@@ -189,7 +192,7 @@ def profile(
     from ldsnn_compiler.evaluate import user_layout
 
     size = parse_batch(batch)
-    options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate)
+    options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
     given = open_data(data, "profile")
     assert given is not None
     compiled = _compiled(options, schedule, target, size, threads, pipeline)

@@ -13,6 +13,7 @@ from ldsnn_compiler.cli.common import (
     Calibrate,
     Convert,
     Data,
+    Dt,
     DumpDir,
     Limit,
     Model,
@@ -43,6 +44,7 @@ def inspect(
     dot: Annotated[Path | None, typer.Option("--dot", help="write Graphviz DOT to this file")] = None,
     svg: Annotated[Path | None, typer.Option("--svg", help="write a drawing to this file")] = None,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     shape: Shape = None,
@@ -58,7 +60,7 @@ def inspect(
     from ldsnn_compiler.ir.text import graph_text
     from ldsnn_compiler.svg import svg as svg_text
 
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
     if pipeline is not None or schedule is not None:
         run_passes(graph, pipeline, schedule, ())
     given = open_data(data)
@@ -87,6 +89,7 @@ def opt(
     dump_dir: DumpDir = None,
     time_passes: TimePasses = False,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     data: Data = None,
@@ -97,7 +100,7 @@ def opt(
     from ldsnn_compiler.ir.store import write_graph
     from ldsnn_compiler.ir.text import graph_text
 
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
     instruments, report = pass_instruments(dump_dir, time_passes)
     done = run_passes(graph, pipeline, schedule, instruments)
     report()

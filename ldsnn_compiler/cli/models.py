@@ -1,4 +1,4 @@
-"""MODEL arguments: a PyTorch factory, a ``.ldir`` file or a bundle folder."""
+"""MODEL arguments: a PyTorch factory, a ``.nir`` or ``.ldir`` file, or a bundle folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ldsnn_compiler.data import Data
     from ldsnn_compiler.ir.graph import Graph
 
-ACCEPTED = "a MODEL is file.py:factory, a .ldir file with its .safetensors beside it, or a bundle folder"
+ACCEPTED = "a MODEL is file.py:factory, a .nir file, a .ldir file with its .safetensors beside it, or a bundle folder"
 
 DATA_ACCEPTED = "an .npz, file.py:factory, or a built-in such as digits"
 
@@ -37,10 +37,11 @@ class ModelOptions:
     shape: str | None = None
     sequence: bool = False
     calibrate: str | None = None
+    dt: float | None = None
 
 
 def kind_of(model: str) -> str:
-    """``factory``, ``ldir`` or ``bundle``; anything else is an error that says what is accepted."""
+    """``factory``, ``nir``, ``ldir`` or ``bundle``; anything else is an error that says what is accepted."""
     if ".py:" in model:
         return "factory"
     path = Path(model)
@@ -50,11 +51,9 @@ def kind_of(model: str) -> str:
         raise LdsnnError(Problem("is a folder without a manifest.json, so no bundle", where=model, hint=ACCEPTED))
     if path.suffix not in (".ldir", ".nir"):
         raise LdsnnError(Problem("is no model", where=model, hint=ACCEPTED))
-    if path.suffix == ".nir":
-        raise LdsnnError(Problem("NIR files cannot be read in this version", where=model, hint=ACCEPTED))
     if not path.exists():
         raise LdsnnError(Problem("no such file", where=model))
-    return "ldir"
+    return path.suffix[1:]
 
 
 def open_data(spec: str | None, needed_for: str = "") -> Data | None:
@@ -73,20 +72,30 @@ def open_data(spec: str | None, needed_for: str = "") -> Data | None:
 def open_graph(options: ModelOptions) -> Graph:
     """The model as a graph: traced, converted, or read."""
     kind = kind_of(options.model)
+    _check_asked(options, kind)
     if kind == "factory":
         return _imported(options)
-    asked = (("--timesteps", options.timesteps), ("--convert", options.convert), ("--calibrate", options.calibrate))
-    given = [n for n, v in asked if v]
-    if given:
-        hint = "a graph has its timesteps already"
-        raise LdsnnError([Problem(f"applies to file.py:factory, not to a {kind}", where=n, hint=hint) for n in given])
-    if kind == "bundle":
-        from ldsnn_compiler.runtime.bundle import read_graph as read_bundle
+    from ldsnn_compiler.files import read
 
-        return read_bundle(options.model)
-    from ldsnn_compiler.ir.store import read_graph
+    with warnings_as_notes():
+        return read(options.model, options.timesteps, options.dt)
 
-    return read_graph(options.model)
+
+def _check_asked(options: ModelOptions, kind: str) -> None:
+    """Options that say nothing about this kind of MODEL are errors."""
+    asked = {
+        "--timesteps": (options.timesteps, ("factory", "nir"), "a graph has its timesteps already"),
+        "--dt": (options.dt, ("nir",), "the timestep of other models is their own"),
+        "--convert": (options.convert, ("factory",), "only a PyTorch network is converted"),
+        "--calibrate": (options.calibrate, ("factory",), "only a PyTorch network is converted"),
+    }
+    wrong = {name: (fits, hint) for name, (value, fits, hint) in asked.items() if value and kind not in fits}
+    words = {"factory": "file.py:factory", "nir": "a .nir file", "ldir": "a .ldir file", "bundle": "a bundle"}
+    if wrong:
+        raise LdsnnError(
+            Problem(f"applies to {' and '.join(words[f] for f in fits)}, not to {words[kind]}", where=name, hint=hint)
+            for name, (fits, hint) in wrong.items()
+        )
 
 
 def _imported(options: ModelOptions) -> Graph:

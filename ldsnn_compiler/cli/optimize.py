@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ldsnn_compiler.cli.common import Answer, Calibrate, Convert, Data, Model, Sequence, Shape, Target, Timesteps, note
+from ldsnn_compiler.cli.common import (
+    Answer,
+    Calibrate,
+    Convert,
+    Data,
+    Dt,
+    Model,
+    Sequence,
+    Shape,
+    Target,
+    Timesteps,
+    note,
+)
 from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
 
 if TYPE_CHECKING:
@@ -72,6 +84,7 @@ def optimize(
     match: Match = False,
     agreement: Agreement = False,
     timesteps: Timesteps = None,
+    dt: Dt = None,
     convert: Convert = False,
     calibrate: Calibrate = None,
     shape: Shape = None,
@@ -83,7 +96,7 @@ def optimize(
 
     given = open_data(data, "optimize")
     assert given is not None
-    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate))
+    graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),

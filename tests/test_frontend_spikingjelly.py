@@ -155,3 +155,30 @@ def test_compiled_code_equals_spikingjelly() -> None:
         assert torch.equal(expected, parts), name
         state = compiled.state[f"neurons.{name}"]
         assert state.keys() and all(torch.equal(v, states[name][STATE.get(k, k)]) for k, v in state.items()), name
+
+
+def contained(name: str) -> nn.Module:
+    """A recurrent container around layers of its own."""
+    if name == "element_wise":
+        return layer.ElementWiseRecurrentContainer(neuron.IFNode(v_reset=None), lambda y, x: 0.5 * y + x)
+    inner = nn.Sequential(nn.Linear(6, 4), neuron.LIFNode(tau=3.0)) if name == "deep" else neuron.IFNode()
+    return layer.LinearRecurrentContainer(inner, 6, 4 if name == "deep" else 6)
+
+
+@pytest.mark.parametrize("step_mode", ["m", "s"])
+@pytest.mark.parametrize("name", ["linear", "deep", "element_wise"])
+def test_recurrent_containers_feed_their_output_back(name: str, step_mode: str) -> None:
+    from ldsnn_compiler.driver import compile
+
+    model, x = nn.Sequential(nn.Linear(5, 6), contained(name)), 4 * dyadic(STEPS, 3, 5, seed=4)
+    model[1].step_mode = step_mode
+    make_dyadic(model)
+    with torch.no_grad():
+        theirs = model(x) if step_mode == "m" else torch.stack([model(step) for step in x])
+    functional.reset_net(model)
+    graph = trace(model, x, STEPS, sequence=True)
+    verify(graph)
+    runs = [Interpreter(graph), *([compile(graph, batch=3)] if step_mode == "m" else [])]
+    with torch.no_grad():
+        assert all(torch.equal(run(x), theirs) for run in runs)
+    assert 0.02 < float(theirs.mean()) < 0.98

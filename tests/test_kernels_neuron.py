@@ -18,7 +18,7 @@ OWN = {
     "alif": {"beta": 0.87, "rho": 0.93, "adapt_gain": 0.21},
     "alpha": {"alpha": 0.71, "beta": 0.43, "gain": 0.6},
     "cuba_lif": {"alpha": 0.71, "beta": 0.83},
-    "izhikevich": {"tau": 2.3, "tau_w": 3.7, "a": 0.3, "b": 0.4, "a0": 0.02},
+    "izhikevich": {"tau": 2.3, "tau_w": 3.7, "k_w": 0.27, "a": 0.3, "b": 0.4, "a0": 0.02},
     "leaky": {"beta": 0.91},
     "li": {"beta": 0.91},
 }

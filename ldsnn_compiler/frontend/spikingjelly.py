@@ -1,148 +1,23 @@
-"""SpikingJelly 2: neurons, ``layer.*`` wrappers, containers, in single-step and multi-step mode.
+"""SpikingJelly: its ``layer.*`` wrappers and containers, and the table of what can be imported.
 
-Equations as in SpikingJelly's ``functional.neuron`` (``h`` membrane after charging, ``s = [h - v_threshold >= 0]``,
-``r`` = ``v_reset`` or 0 if that is None)::
-
-    IFNode             h = v + x
-    LIFNode            h = v + (x - (v - r)) / tau          (decay_input)     h = v - (v - r) / tau + x    (else)
-    ParametricLIFNode  the same with ``* sigmoid(w)`` in place of ``/ tau``
-    hard reset         v = s * v_reset + (1 - s) * h        soft reset (v_reset None)   v = h - s * v_threshold
-
-The membrane starts at ``r``; state left in the model by an earlier run is not imported. Surrogates, ``detach_reset``
-and ``backend`` make no difference to the forward pass.
+Versions 2 and 0.0.0.0.14; the neurons are in :mod:`ldsnn_compiler.frontend.spikingjelly_neurons`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from importlib.metadata import version
 from typing import Any
 
-import torch
 from spikingjelly.activation_based import base, functional, layer
 from spikingjelly.activation_based import neuron as sj
 from torch import nn
 
-from ldsnn_compiler.frontend import layers
+from ldsnn_compiler.frontend import layers, spikingjelly_neurons
 from ldsnn_compiler.frontend.context import Context
+from ldsnn_compiler.frontend.recurrence import looped
 from ldsnn_compiler.frontend.registry import Check, FrontEnd, FunctionImporter, ModuleImporter, ModuleRef
 from ldsnn_compiler.frontend.traced import BATCH, FOLDED, SEQUENCE, Traced
-from ldsnn_compiler.ir.neuron import Neuron, neuron
-
-SUPPORTED = ("2",)
-"""Major versions whose equations are the ones above; 0.0.0.0.14 rounds LIF differently."""
-
-
-def check_version(ctx: Context) -> None:
-    """Refuse a SpikingJelly whose semantics were not checked."""
-    found = version("spikingjelly")
-    if found.split(".")[0] not in SUPPORTED:
-        ctx.report(
-            f"SpikingJelly {found} is not known to this front end",
-            hint="use SpikingJelly 2, whose equations differ in rounding",
-        )
-
-
-# ---- neurons
-
-
-def check_neuron(m: Any, ctx: Context) -> None:
-    """What the equations above leave out: parameters and initial states per neuron, other firing, other precisions."""
-    check_version(ctx)
-    for name in ("v_threshold", "v_reset", "tau"):
-        value = getattr(m, name, None)
-        if isinstance(value, torch.Tensor) and value.numel() != 1:
-            ctx.report(
-                f"is a tensor of shape {tuple(value.shape)}", attribute=name, hint="use one number for the layer"
-            )
-    for name, value in m._memories_rv.items():
-        if not isinstance(value, int | float):
-            ctx.report("is reset to a tensor", attribute=name, hint="use one number for the layer")
-    if getattr(m, "_neuron_precision", None) is not None:
-        ctx.report("has a precision of its own", attribute="precision", hint="import the model in float32")
-    if not _is_heaviside(m.surrogate_function):
-        hint = "its forward must be 1 for x >= 0, else 0: set_spiking_mode(True)"
-        ctx.report("does not fire like a step function", attribute="surrogate_function", hint=hint)
-    if any(isinstance(v, torch.Tensor) for v in m._memories.values()):
-        ctx.note("holds the state of an earlier run, imported as after functional.reset_net(model)", attribute="v")
-
-
-def _is_heaviside(fire: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    """Whether a firing function gives 1 for x >= 0 and 0 below, tried around zero and far from it."""
-    x = torch.tensor([-100.0, -1.0, -0.25, -1e-6, 0.0, 1e-6, 0.25, 1.0, 100.0])
-    with torch.no_grad():
-        return torch.equal(fire(x).to(x.dtype), (x >= 0).to(x.dtype))
-
-
-def _run(m: Any, ctx: Context, x: Any, model: Neuron) -> Traced:
-    """Add the neuron node; the operand's layout must be the one its step mode works on."""
-    x = ctx.expect(x, SEQUENCE) if m.step_mode == "m" else ctx.expect(x, (BATCH,))
-    if m.step_mode == "s" and not x.stepping:
-        raise ctx.refuse(
-            "is in single-step mode outside a time loop",
-            attribute="step_mode",
-            time=True,
-            hint="trace with timesteps=..., or functional.set_step_mode(model, 'm')",
-        )
-    ctx.once(m)
-    return ctx.layer("neuron", x, neuron=model)
-
-
-def _firing(m: Any) -> dict[str, Any]:
-    """Threshold, reset and initial membrane (what the membrane is reset to between runs)."""
-    common = {"threshold": float(m.v_threshold), "v_init": float(m.get_reset_value("v"))}
-    if m.v_reset is None:
-        return {**common, "reset": "soft"}
-    return {**common, "reset": "hard", "v_reset": float(m.v_reset)}
-
-
-def import_if(m: Any, ctx: Context, x: Any) -> Traced:
-    """``IFNode``, and ``HalfThresholdIFNode``, whose membrane starts at half the threshold."""
-    return _run(m, ctx, x, neuron("if", **_firing(m)))
-
-
-def _leak(m: Any) -> dict[str, Any]:
-    return {"decay_input": bool(m.decay_input), "v_rest": 0.0 if m.v_reset is None else float(m.v_reset)}
-
-
-def import_lif(m: Any, ctx: Context, x: Any) -> Traced:
-    """``LIFNode``."""
-    return _run(m, ctx, x, neuron("lif", tau=float(m.tau), **_leak(m), **_firing(m)))
-
-
-def import_parametric_lif(m: Any, ctx: Context, x: Any) -> Traced:
-    """``ParametricLIFNode``: the leak is ``sigmoid(w)``, computed once in float32 as the library does."""
-    rate = float(m.w.detach().to("cpu", torch.float32).sigmoid())
-    return _run(m, ctx, x, neuron("lif", form="rate", k=rate, **_leak(m), **_firing(m)))
-
-
-def import_cuba_lif(m: Any, ctx: Context, x: Any) -> Traced:
-    """``CUBALIFNode``: ``c = c * c_decay + x; h = v * v_decay + c``."""
-    return _run(
-        m,
-        ctx,
-        x,
-        neuron(
-            "cuba_lif",
-            alpha=float(m.c_decay),
-            beta=float(m.v_decay),
-            i_init=float(m.get_reset_value("c")),
-            **_firing(m),
-        ),
-    )
-
-
-def import_izhikevich(m: Any, ctx: Context, x: Any) -> Traced:
-    """``IzhikevichNode``."""
-    settings = {name: float(getattr(m, name)) for name in ("tau", "a0", "v_rest", "tau_w", "a", "b")}
-    return _run(
-        m,
-        ctx,
-        x,
-        neuron("izhikevich", v_c=float(m.v_c), w_init=float(m.get_reset_value("w")), **settings, **_firing(m)),
-    )
-
 
 # ---- stateless wrappers
 
@@ -215,6 +90,45 @@ def import_step_mode(m: Any, ctx: Context, x: Any) -> Any:
     return (import_multi_step if m.stateful else import_seq_to_ann)(m, ctx, x)
 
 
+def _looped(m: Any, ctx: Context, x: Any, features: int | None, meet: Callable[[Traced, Traced], Any]) -> Any:
+    """``y[t] = sub_module(meet(x[t], y[t - 1]))``, ``y[-1] = 0``."""
+    x = ctx.expect(x, SEQUENCE) if m.step_mode == "m" else ctx.expect(x, (BATCH,))
+    shape = x.value.type.shape if features is None else (*x.value.type.shape[:-1], features)
+    return looped(ctx, x, shape, lambda y: _inner(ctx, m.sub_module, "sub_module", meet(ctx.each_step(x), y)))
+
+
+def _inner(ctx: Context, module: nn.Module, name: str, *operands: Any) -> Any:
+    """The call of a module's own submodule."""
+    return ctx.call(module, f"{ctx.site.module}.{name}" if ctx.site.module else name, *operands)
+
+
+def import_linear_recurrent(m: Any, ctx: Context, x: Any) -> Any:
+    """``LinearRecurrentContainer``: ``y[t] = sub_module(rc([x[t], y[t - 1]]))``, joined along the last axis."""
+
+    def meet(x: Traced, y: Traced) -> Any:
+        axis = len(x.value.type.shape) - 1
+        return _inner(ctx, m.rc, "rc", x.like(ctx.emit("concat", x.value, y.value, part="both", axis=axis).result))
+
+    return _looped(m, ctx, x, m.sub_module_out_features, meet)
+
+
+class _Function(nn.Module):
+    """A function as a module, so that its body is traced as a forward is."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, y: Any, x: Any) -> Any:
+        return self.function(y, x)
+
+
+def import_element_wise_recurrent(m: Any, ctx: Context, x: Any) -> Any:
+    """``ElementWiseRecurrentContainer``: ``y[t] = sub_module(f(y[t - 1], x[t]))``."""
+    function = _Function(m.element_wise_function)
+    return _looped(m, ctx, x, None, lambda x, y: _inner(ctx, function, "element_wise_function", y, x))
+
+
 # ---- functional
 
 
@@ -238,45 +152,8 @@ def _chain(ctx: Context, modules: Any, x: Any) -> Any:
     return x
 
 
-# ---- state read by the model
-
-
-def membrane_after(result: torch.Tensor) -> torch.Tensor:
-    """Marker: ``node.v`` after a call, ``[N, ...]``."""
-    return result
-
-
-def membrane_sequence(result: torch.Tensor) -> torch.Tensor:
-    """Marker: ``node.v_seq`` after a multi-step call, ``[T, N, ...]``."""
-    return result
-
-
-def import_membrane_sequence(ctx: Context, spikes: Any) -> Traced:
-    """The neuron's second result, the membrane after the reset."""
-    x = ctx.expect(spikes, SEQUENCE, (BATCH,))
-    node = x.value.node
-    if node.op.name != "neuron":
-        raise ctx.refuse(f"reads the membrane of %{node.name}, which has none")
-    ctx.graph.set_attrs(node, membrane=True)
-    return Traced(node.results[1], x.axes, x.stepping)
-
-
-def import_membrane_after(ctx: Context, spikes: Any) -> Traced:
-    """The membrane of the present step, or of the last one after a multi-step call."""
-    membrane = import_membrane_sequence(ctx, spikes)
-    if membrane.stepping:
-        return membrane
-    last = ctx.emit("readout", membrane.value, mode="last").result
-    return membrane.like(last, (BATCH,))
-
-
 MODULES: Mapping[type, ModuleImporter] = {
-    sj.IFNode: import_if,
-    sj.HalfThresholdIFNode: import_if,
-    sj.LIFNode: import_lif,
-    sj.ParametricLIFNode: import_parametric_lif,
-    sj.CUBALIFNode: import_cuba_lif,
-    sj.IzhikevichNode: import_izhikevich,
+    **spikingjelly_neurons.NEURONS,
     layer.Conv1d: wrapped(layers.conv),
     layer.Conv2d: wrapped(layers.conv),
     layer.BatchNorm1d: wrapped(layers.batch_norm),
@@ -295,12 +172,13 @@ MODULES: Mapping[type, ModuleImporter] = {
     layer.SeqToANNContainer: import_seq_to_ann,
     layer.MultiStepContainer: import_multi_step,
     layer.StepModeContainer: import_step_mode,
+    layer.LinearRecurrentContainer: import_linear_recurrent,
+    layer.ElementWiseRecurrentContainer: import_element_wise_recurrent,
 }
 
 
-_NEURONS = (sj.IFNode, sj.HalfThresholdIFNode, sj.LIFNode, sj.ParametricLIFNode, sj.CUBALIFNode, sj.IzhikevichNode)
 CHECKS: Mapping[type, Check] = {
-    **dict.fromkeys(_NEURONS, check_neuron),
+    **spikingjelly_neurons.CHECKS,
     layer.Conv1d: layers.check_conv,
     layer.Conv2d: layers.check_conv,
     layer.BatchNorm1d: layers.check_batch_norm,
@@ -312,15 +190,13 @@ CHECKS: Mapping[type, Check] = {
 FUNCTIONS: Mapping[Callable[..., Any], FunctionImporter] = {
     functional.seq_to_ann_forward: import_seq_to_ann_forward,
     functional.multi_step_forward: import_multi_step_forward,
-    membrane_after: import_membrane_after,
-    membrane_sequence: import_membrane_sequence,
+    **spikingjelly_neurons.MARKERS,
 }
 
 _PER_TIMESTEP = (
     "it has parameters for each timestep, so its number of timesteps cannot change; use LIFNode or ParametricLIFNode"
 )
 _NORM_PER_TIMESTEP = "it has parameters for each timestep, so its number of timesteps cannot change; use BatchNorm"
-_RECURRENT = "feedback between modules cannot be imported yet; use a feed-forward network"
 _REFUSED_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("GatedLIFNode", "PSN", "MaskedPSN", "SlidingPSN"), _PER_TIMESTEP),
     **{
@@ -329,7 +205,6 @@ _REFUSED_NAMES: Mapping[str, str] = {
         for d in (1, 2, 3)
     },
     **{f"NeuNorm{d}": "use BatchNorm" for d in ("", "2d")},
-    **dict.fromkeys(("ElementWiseRecurrentContainer", "LinearRecurrentContainer"), _RECURRENT),
     **dict.fromkeys(
         ("TLastSeqToANNContainer", "TLastMultiStepContainer"),
         "put time first, [T, N, ...], and use the container without TLast",
@@ -366,6 +241,6 @@ def front_end() -> FrontEnd:
         methods_kept=_METHODS_KEPT,
         leaves=(base.MemoryModule, base.StepModule),
         unknown="use IFNode, LIFNode or ParametricLIFNode and the ordinary layers",
-        state={sj.BaseNode: {"v": membrane_after, "v_seq": membrane_sequence}},
+        state=spikingjelly_neurons.STATE,
         wrapped=((functional, "seq_to_ann_forward"), (functional, "multi_step_forward")),
     )

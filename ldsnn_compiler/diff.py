@@ -2,8 +2,9 @@
 named.
 
 The model's modules are watched with forward hooks, the graph's nodes with the interpreter; module paths bring them
-together. A module may give all timesteps in one call (``[T, N, ...]`` or ``[T * N, ...]``) or one a call; a node may
-have fewer timesteps than its module, in which case the model's values are averaged over each of the node's steps.
+together. A module may give all timesteps in one call (``[T, N, ...]`` or ``[T * N, ...]``, the batch first where the
+graph's input has it first) or one a call; a node may have fewer timesteps than its module, in which case the model's
+values are averaged over each of the node's steps.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.evaluate import answer, reset
 from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.ir.layouts import BATCH_MAJOR, to_run
 from ldsnn_compiler.ir.ops.time import resample_weights
 
 TOLERANCE = 1e-4
@@ -53,7 +55,8 @@ def diff(
     nodes = [n for n in graph.nodes if n.path and (n.op.name == "neuron" or graph.stage == "traced")]
     given, outputs = _watch_module(module, {_module_path(n) for n in nodes}, x, graph, stepping)
     seen, results = _watch_graph(graph, x)
-    found = [_layer(n, seen[n.name], given, nodes, tolerance) for n in nodes if _module_path(n) in given]
+    batch_major = graph.inputs[0]["time"] in BATCH_MAJOR
+    found = [_layer(n, seen[n.name], given, nodes, tolerance, batch_major) for n in nodes if _module_path(n) in given]
     if len(outputs) != len(results):
         raise LdsnnError(f"the model gives {len(outputs)} outputs, the graph has {len(results)}")
     pairs = zip(graph.outputs, outputs, results, strict=True)
@@ -74,8 +77,7 @@ def _watch_graph(graph: Graph, x: Tensor) -> tuple[dict[str, Tensor], Data]:
     interpreter = Interpreter(graph)
     interpreter.observers.append(lambda node, _inputs, outs: seen.update({node.name: outs[0]} if outs else {}))
     with torch.no_grad():
-        static = graph.inputs[0]["time"] == "static"
-        results = interpreter.run(x[None] if static else x)
+        results = interpreter.run(to_run(graph.inputs[0], x))
     return seen, results
 
 
@@ -101,8 +103,7 @@ def _watch_module(
 def _run(module: nn.Module, x: Tensor, graph: Graph, stepping: bool) -> list[Tensor]:
     if not stepping:
         made = list(_flat(answer(module, x)))
-        layouts = {i: node["time"] for i, node in enumerate(graph.outputs)}
-        return [y[None] if layouts.get(i) == "squeeze" else y for i, y in enumerate(made)]
+        return [to_run(node, y) for node, y in zip(graph.outputs, made, strict=False)] + made[len(graph.outputs) :]
     static = graph.inputs[0]["time"] == "static"
     steps = [list(_flat(answer(module, x if static else x[t]))) for t in range(graph.base_timesteps)]
     return [torch.stack(parts) for parts in zip(*steps, strict=True)]
@@ -126,11 +127,11 @@ def _first(out: Any) -> Tensor:
 
 
 def _layer(
-    node: Node, mine: Tensor, given: dict[str, list[Tensor]], nodes: Sequence[Node], tolerance: float
+    node: Node, mine: Tensor, given: dict[str, list[Tensor]], nodes: Sequence[Node], tolerance: float, batch_major: bool
 ) -> LayerDiff:
     path = _module_path(node)
     same = [n for n in nodes if _module_path(n) == path]
-    model = _as_stream(given[path], same.index(node), len(same), mine)
+    model = _as_stream(given[path], same.index(node), len(same), mine, batch_major)
     if model is None:
         shapes = f"{[list(c.shape) for c in given[path][:2]]}"
         why = f"the module gave {len(given[path])} outputs, such as {shapes}, the graph has {list(mine.shape)}"
@@ -138,7 +139,7 @@ def _layer(
     return _compare(node.path, node, model, mine, tolerance)
 
 
-def _as_stream(calls: list[Tensor], use: int, uses: int, like: Tensor) -> Tensor | None:
+def _as_stream(calls: list[Tensor], use: int, uses: int, like: Tensor, batch_major: bool) -> Tensor | None:
     """The calls that belong to one use of a module, as ``[T, N, *shape]``; None if they do not look like its node."""
     shape, batch = tuple(like.shape[2:]), like.shape[1]
     mine = calls[use::uses]
@@ -149,10 +150,12 @@ def _as_stream(calls: list[Tensor], use: int, uses: int, like: Tensor) -> Tensor
         return None
     if tuple(value.shape) == (batch, *shape):
         return value[None]
-    if tuple(value.shape[1:]) == (batch, *shape):
+    if batch_major and tuple(value.shape[:1] + value.shape[2:]) == (batch, *shape):
+        return value.transpose(0, 1)
+    if not batch_major and tuple(value.shape[1:]) == (batch, *shape):
         return value
     if tuple(value.shape[1:]) == shape and value.shape[0] % batch == 0:
-        return value.reshape(-1, batch, *shape)
+        return value.reshape(batch, -1, *shape).transpose(0, 1) if batch_major else value.reshape(-1, batch, *shape)
     return None
 
 

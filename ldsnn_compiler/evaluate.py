@@ -12,7 +12,8 @@ from torch import Tensor
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.interp.work import WorkCounter
-from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.ir.layouts import to_caller, to_run
 from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
 from ldsnn_compiler.results import Latency, Row, wilson
 from ldsnn_compiler.schedule import Schedule, neuron_layers
@@ -25,7 +26,7 @@ CHUNK = 50
 
 
 def user_layout(graph: Graph, x: Tensor) -> Tensor:
-    """Samples ``[N, ...]`` as the network's caller passes them: time before the batch if its input is a sequence.
+    """Samples ``[N, ...]`` as the network's caller passes them, see :mod:`ldsnn_compiler.ir.layouts`.
 
     Raises:
         LdsnnError: the network has several inputs, or the samples do not have its input's shape.
@@ -38,13 +39,17 @@ def user_layout(graph: Graph, x: Tensor) -> Tensor:
     if tuple(x.shape[1:]) != expected:
         message = f"samples of shape {tuple(x.shape[1:])} do not fit the network's input {expected}"
         raise LdsnnError(Problem(message, where=node.path or node.name))
-    return x if static else x.transpose(0, 1)
+    return to_caller(node, as_input(node, x))
 
 
 def full_layout(graph: Graph, x: Tensor) -> Tensor:
     """Samples ``[N, ...]`` as ``[T, N, *shape]``."""
-    shown = user_layout(graph, x)
-    return shown[None] if graph.inputs[0]["time"] == "static" else shown
+    return to_run(graph.inputs[0], user_layout(graph, x))
+
+
+def as_input(node: Node, x: Tensor) -> Tensor:
+    """Samples ``[N, ...]`` as ``[T, N, *shape]`` for an input node."""
+    return x[None] if node["time"] == "static" else x.transpose(0, 1)
 
 
 def scores(output: Any) -> Tensor:
@@ -59,7 +64,7 @@ def compiled_scores(compiled: Compiled, x: Tensor) -> Tensor:
     for part in x.split(size):
         missing = size - len(part) if compiled.settings.batch else 0
         filled = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
-        found.append(scores(compiled(user_layout(compiled.graph, filled)))[: len(part)])
+        found.append(scores(compiled.run(full_layout(compiled.graph, filled)))[: len(part)])
     return torch.cat(found)
 
 
@@ -68,7 +73,7 @@ def interpreted(graph: Graph, x: Tensor) -> tuple[Tensor, WorkCounter]:
     interpreter, counter = Interpreter(graph), WorkCounter(graph)
     interpreter.observers.append(counter)
     with torch.no_grad():
-        found = [scores(interpreter(user_layout(graph, part))) for part in x.split(CHUNK)]
+        found = [scores(interpreter.run(full_layout(graph, part))) for part in x.split(CHUNK)]
     return torch.cat(found), counter
 
 
@@ -138,9 +143,9 @@ def answer(module: torch.nn.Module, x: Tensor) -> Any:
 
 
 def reset(module: torch.nn.Module) -> None:
-    """Neurons back to their initial state, where a library keeps it in its modules (SpikingJelly, snnTorch)."""
+    """Neurons back to their initial state, where a library keeps it in its modules (SpikingJelly, snnTorch, Sinabs)."""
     for each in module.modules():
-        for name in ("reset", "reset_mem"):
+        for name in ("reset", "reset_mem", "reset_states"):
             method: Callable[[], object] | None = getattr(each, name, None)
             if callable(method) and each is not module:
                 method()

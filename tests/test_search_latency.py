@@ -8,8 +8,9 @@ import pytest
 from search_worker import EFFORT, data, network
 from test_search_evaluate import residual, samples
 
+from ldsnn_compiler.evaluate import as_input
 from ldsnn_compiler.search import latency
-from ldsnn_compiler.search.evaluate import Evaluator, as_input
+from ldsnn_compiler.search.evaluate import Evaluator
 from ldsnn_compiler.search.latency import DENSITIES, LatencyModel
 from ldsnn_compiler.search.optimize import optimize
 from ldsnn_compiler.search.options import space

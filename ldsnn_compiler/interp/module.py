@@ -14,6 +14,7 @@ import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.ir.layouts import to_caller, to_run
 
 Data = tuple[torch.Tensor, ...]
 Observer = Callable[[Node, Data, Data], None]
@@ -53,12 +54,11 @@ class Interpreter(torch.nn.Module):
     # ---- running
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Data:
-        """A whole run in the user's layout: static ``[N, *shape]`` or sequence ``[T, N, *shape]``; one output or a
-        tuple."""
+        """A whole run in the user's layout (:mod:`ldsnn_compiler.ir.layouts`); one output or a tuple."""
         self._check_count(inputs)
-        data = [x[None] if node["time"] == "static" else x for node, x in zip(self.graph.inputs, inputs, strict=True)]
+        data = [to_run(node, x) for node, x in zip(self.graph.inputs, inputs, strict=True)]
         outputs = self.run(*data)
-        shown = [y[0] if node["time"] == "squeeze" else y for node, y in zip(self.graph.outputs, outputs, strict=True)]
+        shown = [to_caller(node, y) for node, y in zip(self.graph.outputs, outputs, strict=True)]
         return shown[0] if len(shown) == 1 else tuple(shown)
 
     def run(self, *inputs: torch.Tensor) -> Data:

@@ -13,6 +13,7 @@ import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.layouts import to_caller, to_run
 from ldsnn_compiler.runtime import data, threads
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.profile import Profile, profile
@@ -42,7 +43,8 @@ class Compiled:
     """A network compiled for a board.
 
     Calling it runs the whole window from the initial state on data in the user's layout: ``[N, *shape]`` for a static
-    input, ``[T, N, *shape]`` for a sequence, torch or numpy, float32. :meth:`run` takes and gives ``[T, N, *shape]``.
+    input, ``[T, N, *shape]`` for a sequence, and those of :mod:`ldsnn_compiler.ir.layouts`; torch or numpy, float32.
+    :meth:`run` takes and gives ``[T, N, *shape]``.
     :meth:`step` goes on by granules of ``graph.granule`` base steps and keeps :attr:`state`; it equals one run over
     them.
     """
@@ -80,9 +82,9 @@ class Compiled:
         """The whole window, in the user's layout; one output or a tuple. Leaves the streaming state alone."""
         data.check_count(self.graph.inputs, inputs)
         given = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
-        full = [x[None] if n["time"] == "static" else x for x, n in zip(given, self.graph.inputs, strict=True)]
+        full = [to_run(n, x) for x, n in zip(given, self.graph.inputs, strict=True)]
         outputs = self._run(full)
-        shown = [y[0] if n["time"] == "squeeze" else y for n, y in zip(self.graph.outputs, outputs, strict=True)]
+        shown = [to_caller(n, y) for n, y in zip(self.graph.outputs, outputs, strict=True)]
         return shown[0] if len(shown) == 1 else tuple(shown)
 
     def run(self, *inputs: Any) -> Tensors:
@@ -211,7 +213,7 @@ class Compiled:
         """Time per region, and spikes, densities and work per layer, for data ``inputs`` in the user's layout."""
         data.check_count(self.graph.inputs, inputs)
         given = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
-        full = [x[None] if n["time"] == "static" else x for x, n in zip(given, self.graph.inputs, strict=True)]
+        full = [to_run(n, x) for x, n in zip(given, self.graph.inputs, strict=True)]
         return profile(self, full, repeats)
 
     def save(self, path: str | Path) -> None:

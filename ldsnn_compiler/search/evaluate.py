@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ldsnn_compiler.errors import LdsnnError, Problem
-from ldsnn_compiler.evaluate import user_layout
+from ldsnn_compiler.evaluate import as_input, user_layout
 from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.interp.work import LayerWork, WorkCounter
 from ldsnn_compiler.ir.graph import Graph, Node
@@ -304,11 +304,6 @@ class Evaluator:
             node = graph.node(name)
             found[name] = NodeWork.of(work, self.counted, node["neuron"] if node.op.name == "neuron" else None)
         return found
-
-
-def as_input(node: Node, x: Tensor) -> Tensor:
-    """Samples ``[N, ...]`` as ``[T, N, *shape]`` for an input node."""
-    return x[None] if node["time"] == "static" else x.transpose(0, 1)
 
 
 def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Sequence[int] | None) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.evaluate import as_input
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.results import Report, Row
 from ldsnn_compiler.schedule import Schedule
@@ -27,7 +28,7 @@ from ldsnn_compiler.search.cost import Cost
 from ldsnn_compiler.search.cost import cost as cost_named
 from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.engine import engine
-from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, as_input
+from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures
 from ldsnn_compiler.search.journal import Journal, open_journal
 from ldsnn_compiler.search.knapsack import Selection
 from ldsnn_compiler.search.latency import LatencyModel

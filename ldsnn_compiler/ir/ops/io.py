@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import torch
 
+from ldsnn_compiler.ir import layouts
 from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.ir.op import Attr, Call, OpDef, register
 from ldsnn_compiler.ir.ops import lowered
@@ -78,10 +79,10 @@ def _output_infer(call: Call) -> tuple[Stream, ...]:
 INPUT = register(
     OpDef(
         "input",
-        "data of the caller: [N, *shape] if static, else [T, N, *shape]",
+        "data of the caller: [N, *shape] if static, [T, N, *shape], [N, T, *shape] batch first, [N*T, *shape] folded",
         "io",
         (0, 0),
-        {"type": Attr(Stream), "time": Attr(str, "sequence", values=("static", "sequence"))},
+        {"type": Attr(Stream), "time": Attr(str, "sequence", values=layouts.INPUTS)},
         _input_infer,
         lambda call: (),
     )
@@ -114,10 +115,10 @@ ENCODE = register(
 OUTPUT = register(
     OpDef(
         "output",
-        "a result of the network: [N, *shape] if squeezed, else [T, N, *shape]",
+        "a result of the network: [N, *shape] if squeezed, else as an input",
         "io",
         (1, 1),
-        {"time": Attr(str, "sequence", values=("squeeze", "sequence"))},
+        {"time": Attr(str, "sequence", values=layouts.OUTPUTS)},
         _output_infer,
         lambda call, x: (x,),
     )

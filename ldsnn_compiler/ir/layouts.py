@@ -1,0 +1,55 @@
+"""How a network's caller lays out time and batch: the attribute ``time`` of its inputs and outputs.
+
+===============  ==================  =================================================
+``time``         the caller's shape  meaning
+===============  ==================  =================================================
+``static``       ``[N, *shape]``     an input of one value for the whole run
+``squeeze``      ``[N, *shape]``     an output of one value for the whole run
+``sequence``     ``[T, N, *shape]``  as the network itself runs
+``batch_first``  ``[N, T, *shape]``  each sample's timesteps together
+``folded``       ``[N*T, *shape]``   the same with one axis for both, as frames of a CNN
+===============  ==================  =================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+
+if TYPE_CHECKING:
+    from ldsnn_compiler.ir.graph import Node
+
+IN_TIME = ("sequence", "batch_first", "folded")
+INPUTS = ("static", *IN_TIME)
+OUTPUTS = ("squeeze", *IN_TIME)
+BATCH_MAJOR = ("batch_first", "folded")
+
+
+def to_run(node: Node, x: Tensor) -> Tensor:
+    """The caller's data for an input, or what he expects of an output, as ``[T, N, *shape]``.
+
+    Raises:
+        LdsnnError: folded rows are no multiple of the timesteps.
+    """
+    time, stream = node["time"], (*node.results, *node.operands)[0].type
+    if time in ("static", "squeeze"):
+        return x[None]
+    if time == "folded" and x.ndim > 0:
+        if x.shape[0] % stream.timesteps:
+            message = f"expected a multiple of {stream.timesteps} rows, the timesteps, found {x.shape[0]}"
+            raise LdsnnError(Problem(message, where=node.path or node.name))
+        x = x.unflatten(0, (-1, stream.timesteps))
+    return x.transpose(0, 1) if time in BATCH_MAJOR and x.ndim > 1 else x
+
+
+def to_caller(node: Node, x: Tensor) -> Tensor:
+    """The inverse of :func:`to_run`."""
+    time = node["time"]
+    if time in ("static", "squeeze"):
+        return x[0]
+    if time not in BATCH_MAJOR:
+        return x
+    return x.transpose(0, 1) if time == "batch_first" else x.transpose(0, 1).flatten(0, 1)

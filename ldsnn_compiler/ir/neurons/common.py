@@ -8,15 +8,17 @@ Symbols: ``h`` membrane after charging, ``n`` count fired (0..max_count), ``s = 
 ``max_count`` k
     1: binary. k: n = clamp(floor(h / threshold), 0, k), for ``gt`` clamp(ceil(h / threshold) - 1, 0, k). 0: unbounded.
     With ``own_reset_charge`` the first spike takes threshold and each further one reset_charge:
-    n = clamp(floor((h - threshold) / reset_charge) + 1, 0, k), for ``gt`` ceil((h - threshold) / reset_charge).
+    n = clamp(floor((h - threshold) / reset_charge) + 1, 0, k), for ``gt`` ceil((h - threshold) / reset_charge);
+    with ``own_reset_charge="uncounted"`` the count goes by the threshold all the same.
 ``reset``
-    ``soft``: v = h - n * reset_charge. ``hard``: v = v_reset where fired. ``none``: v = h.
+    ``soft``: v = h - n * reset_charge. ``hard``: v = v_reset where fired. ``none``: v = h. ``offset``: v = 0 where
+    fired, and v_reset is added everywhere.
 ``reset_time``
     ``now``. ``next_before_charge``: at the start of the next step, before the decay (hard) or, written after the decay
     as snnTorch does, ``h = charge(v) - n * reset_charge`` (soft). ``next_after_charge``: soft as before; for hard
     ``h = v_reset`` where fired, so that step's input is lost.
 ``floor``
-    v = max(v, v_min) after the reset.
+    v = max(v, v_min) after the reset; ``shifted`` rounds it as max(v - v_min, 0) + v_min.
 """
 
 from __future__ import annotations
@@ -32,10 +34,14 @@ from ldsnn_compiler.ir.program import Program, program
 FIRING_OPTIONS: Mapping[str, Choice] = {
     "compare": Choice("ge", ("ge", "gt"), "fire on h >= threshold or on h > threshold"),
     "max_count": Choice(1, None, "most spikes a step; 1 is binary, 0 unbounded"),
-    "reset": Choice("soft", ("soft", "hard", "none"), "subtract, set to v_reset, or leave"),
+    "reset": Choice(
+        "soft", ("soft", "hard", "none", "offset"), "subtract, set to v_reset, leave, or to 0 plus v_reset"
+    ),
     "reset_time": Choice("now", ("now", "next_before_charge", "next_after_charge"), "when the reset takes effect"),
-    "own_reset_charge": Choice(False, (False, True), "soft reset subtracts reset_charge in place of threshold"),
-    "floor": Choice(False, (False, True), "clamp the membrane to v_min after the reset"),
+    "own_reset_charge": Choice(
+        False, (False, True, "uncounted"), "soft reset subtracts reset_charge in place of threshold"
+    ),
+    "floor": Choice(False, (False, True, "shifted"), "clamp the membrane to v_min after the reset"),
 }
 FEEDBACK: Mapping[str, Choice] = {
     "feedback": Choice(False, (False, True), "a second operand, a current that is added after the first")
@@ -50,26 +56,34 @@ FIRING_PARAMS: Mapping[str, Param] = {
 }
 
 
-def spiking(options: Options, charge: str, state: Mapping[str, str | float] | None = None, **sections: str) -> Program:
-    """Complete a charge equation (``h = ... v ... x``) with firing and reset; ``sections`` add synapse or reset."""
-    late, hard = options["reset_time"] != "now", options["reset"] == "hard"
+def spiking(
+    options: Options,
+    charge: str,
+    state: Mapping[str, str | float] | None = None,
+    threshold: str = "threshold",
+    **sections: str,
+) -> Program:
+    """Complete a charge equation (``h = ... v ... x``) with firing and reset; ``sections`` add synapse or reset.
+
+    ``threshold`` names what the membrane is compared with, where the charge equation assigns it.
+    """
+    late, hard = options.get("reset_time", "now") != "now", options["reset"] in ("hard", "offset")
     before, after = "", ""
     if late and options["reset"] != "none":
-        fired, spent = f"n0 = {count(options, 'v')}", f"n0 * {_reset_charge(options)}"
+        fired, spent = f"n0 = {count(options, 'v')}", f"n0 * {_reset_charge(options, threshold)}"
         if not hard:
             before, after = fired, f"h = h - {spent}"
         elif options["reset_time"] == "next_before_charge":
-            before = f"{fired}; v = select(n0 > 0, v_reset, v)"
+            before = f"{fired}; v = {_emptied(options, 'n0', 'v')}"
         else:
-            before, after = fired, "h = select(n0 > 0, v_reset, h)"
-    keep = "v = h" if late or options["reset"] == "none" else _reset_now(options)
-    floor = "v = max(v, v_min)" if options["floor"] else ""
+            before, after = fired, f"h = {_emptied(options, 'n0', 'h')}"
+    keep = "v = h" if late or options["reset"] == "none" else _reset_now(options, threshold)
     return program(
         {"v": "v_init", **(state or {})},
         synapse=sections.get("synapse", ""),
         charge=(before, charge, after),
-        fire=(f"n = {count(options, 'h')}", "s = n * spike_value"),
-        reset=(keep, floor, sections.get("reset", "")),
+        fire=(f"n = {count(options, 'h', threshold)}", "s = n * spike_value"),
+        reset=(keep, floored(options), sections.get("reset", "")),
     )
 
 
@@ -81,27 +95,41 @@ def drive(options: Options) -> str:
     return "x + feedback" if options["feedback"] else "x"
 
 
-def count(options: Options, membrane: str) -> str:
+def floored(options: Options) -> str:
+    """The membrane clamped to v_min, as the option ``floor`` has it."""
+    if options["floor"] == "shifted":
+        return "v = max(v - v_min, 0) + v_min"
+    return "v = max(v, v_min)" if options["floor"] else ""
+
+
+def count(options: Options, membrane: str, threshold: str = "threshold") -> str:
     """How often a neuron fires at this membrane."""
     k, strict = int(options["max_count"]), options["compare"] == "gt"
     if k == 1:
-        return f"{membrane} {'>' if strict else '>='} threshold"
-    if options["own_reset_charge"]:
-        further = f"({membrane} - threshold) / reset_charge"
+        return f"{membrane} {'>' if strict else '>='} {threshold}"
+    if options["own_reset_charge"] is True:
+        further = f"({membrane} - {threshold}) / reset_charge"
         whole = f"ceil({further})" if strict else f"floor({further}) + 1"
     else:
-        whole = f"ceil({membrane} / threshold) - 1" if strict else f"floor({membrane} / threshold)"
+        whole = f"ceil({membrane} / {threshold}) - 1" if strict else f"floor({membrane} / {threshold})"
     return f"clamp({whole}, 0, {k})" if k else f"max({whole}, 0)"
 
 
-def _reset_charge(options: Options) -> str:
-    return "reset_charge" if options["own_reset_charge"] else "threshold"
+def _reset_charge(options: Options, threshold: str) -> str:
+    return "reset_charge" if options["own_reset_charge"] else threshold
 
 
-def _reset_now(options: Options) -> str:
-    if options["reset"] == "hard":
-        return "v = select(n > 0, v_reset, h)"
-    return f"v = h - n * {_reset_charge(options)}"
+def _reset_now(options: Options, threshold: str) -> str:
+    if options["reset"] == "soft":
+        return f"v = h - n * {_reset_charge(options, threshold)}"
+    return f"v = {_emptied(options, 'n', 'h')}"
+
+
+def _emptied(options: Options, fired: str, membrane: str) -> str:
+    """What a reset to a fixed membrane leaves."""
+    if options["reset"] == "offset":
+        return f"select({fired} > 0, 0, {membrane}) + v_reset"
+    return f"select({fired} > 0, v_reset, {membrane})"
 
 
 def scaled(value: float | TensorRef, factor: float | Fraction, what: str) -> float:

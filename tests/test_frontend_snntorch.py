@@ -71,6 +71,23 @@ VARIANTS: dict[str, Callable[..., nn.Module]] = {
     "alpha_per_neuron": lambda **kw: snntorch.Alpha(
         alpha=PER_NEURON.clamp(max=0.9) + 0.0625, beta=PER_NEURON / 2, **kw
     ),
+    **{
+        f"rleaky_{name}": lambda settings=settings, **kw: snntorch.RLeaky(
+            beta=0.875, linear_features=6, **settings, **kw
+        )
+        for name, settings in LEAKY.items()
+    },
+    "rleaky_one_to_one": lambda **kw: snntorch.RLeaky(beta=0.75, all_to_all=False, V=0.5, **kw),
+    "rleaky_one_to_one_per_neuron": lambda **kw: snntorch.RLeaky(
+        beta=PER_NEURON, all_to_all=False, V=PER_NEURON - 0.5, learn_recurrent=False, **kw
+    ),
+    **{
+        f"rsynaptic_{reset}": lambda reset=reset, **kw: snntorch.RSynaptic(
+            alpha=0.75, beta=0.625, linear_features=6, reset_mechanism=reset, **kw
+        )
+        for reset in ("subtract", "zero", "none")
+    },
+    "rsynaptic_one_to_one": lambda **kw: snntorch.RSynaptic(alpha=0.9, beta=0.8, all_to_all=False, V=-0.25, **kw),
 }
 
 
@@ -79,6 +96,8 @@ STATE = {
     "Leaky": {"v": "mem"},
     "Lapicque": {"v": "mem"},
     "Synaptic": {"v": "mem", "i": "syn"},
+    "RLeaky": {"v": "mem"},
+    "RSynaptic": {"v": "mem", "i": "syn"},
     "Alpha": {"v": "mem", "e": "syn_exc", "i": "syn_inh"},
 }
 
@@ -127,7 +146,8 @@ def called(lif: nn.Module, current: Tensor, state: Any) -> tuple[Any, Any]:
     """Spikes and the new state, a tuple."""
     given = state if isinstance(state, tuple) else (state,)
     result = lif(current, *given)
-    return result[0], tuple(result[1 + i] for i in range(len(STATE[type(lif).__name__])))
+    new = tuple(result[1 + i] for i in range(len(STATE[type(lif).__name__])))
+    return result[0], (result[0], *new) if hasattr(lif, "recurrent") else new
 
 
 def last(state: Any) -> Any:
@@ -158,8 +178,8 @@ def agree(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 def test_every_variant_equals_the_library(variant: str, network: type[nn.Module]) -> None:
     """Inputs are large enough that membranes stay above threshold for several steps."""
     model = network(VARIANTS[variant]).eval()
-    make_dyadic(model.fc1, seed=1)
-    make_dyadic(model.fc2, seed=2)
+    for seed, name in enumerate(("fc1", "fc2", "lif1.recurrent", "lif2.recurrent"), 1):
+        make_dyadic(dict(model.named_modules()).get(name, nn.Identity()), seed=seed)
     model.fc2.weight.data *= 4
     x = 4 * dyadic(STEPS, 3, 5, seed=3)
     spikes, membranes, *_ = agree(model, x)
@@ -191,6 +211,27 @@ def test_parameters_broadcast_as_in_torch(shape: tuple[int, ...]) -> None:
     model = Net().eval()
     make_dyadic(model.conv, seed=6)
     spikes, _ = agree(model, dyadic(2, 2, 7, 7, seed=7))
+    assert 0 < spikes.mean() < 1
+
+
+@pytest.mark.parametrize("kernel_size", [3, (1, 3)], ids=str)
+def test_convolutional_recurrence(kernel_size: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 4, 3, bias=False)
+            self.lif = snntorch.RLeaky(beta=0.875, conv2d_channels=4, kernel_size=kernel_size)
+            make_dyadic(self, seed=6)
+
+        def forward(self, x: Tensor) -> Any:
+            spk, mem = self.lif.init_rleaky()
+            spikes = []
+            for _ in range(STEPS):
+                spk, mem = self.lif(self.conv(x), spk, mem)
+                spikes.append(spk)
+            return torch.stack(spikes), mem
+
+    spikes, _ = agree(Net().eval(), dyadic(2, 2, 7, 7, seed=7))
     assert 0 < spikes.mean() < 1
 
 
@@ -239,7 +280,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         lambda: snntorch.Synaptic(alpha=0.5, beta=0.5, reset_delay=False),
         ("Synaptic.reset_delay", "reset_mechanism='zero'"),
     ),
-    "rleaky": (lambda: snntorch.RLeaky(beta=0.5, linear_features=6), ("lif: RLeaky", "snn.Leaky")),
+    "rsynaptic_prompt": (
+        lambda: snntorch.RSynaptic(alpha=0.5, beta=0.5, linear_features=6, reset_delay=False),
+        ("RSynaptic.reset_delay", "does not follow"),
+    ),
     "leaky_parallel": (lambda: snntorch.LeakyParallel(4, 6), ("lif: LeakyParallel",)),
     "per_neuron_shape": (lambda: snntorch.Leaky(beta=torch.rand(7)), ("Leaky.beta", "[7]", "[6]")),
 }

@@ -24,6 +24,8 @@ class SideBySide(nn.Module):
         self.fc = nn.Linear(5, 6)
         self.lifs = nn.ModuleDict({name: make() for name, make in VARIANTS.items()})
         make_dyadic(self.fc)
+        for lif in self.lifs.values():
+            make_dyadic(getattr(lif, "recurrent", nn.Identity()), seed=7)
 
     def forward(self, x: Tensor) -> Any:
         states: dict[str, Any] = dict.fromkeys(self.lifs, ())

@@ -58,7 +58,10 @@ class Chains:
         return chain
 
     def _states(self, node: fx.Node) -> list[tuple[int, Any]]:
-        """(position, argument) of every state passed in; state i is what the call before returned at i."""
+        """(i, argument) of every state passed in; state i is what the call before returned at i.
+
+        Results are spikes, then the state; a neuron that takes its own spikes back, as ``spk``, takes its results.
+        """
         forward = inspect.signature(self.root.get_submodule(str(node.target)).forward)
         try:
             bound = forward.bind(*node.args, **node.kwargs)
@@ -66,7 +69,9 @@ class Chains:
             self.problems.append(Problem(str(error), **at(node, self.root)))
             return []
         names = list(forward.parameters)
-        return [(names.index(n), v) for n, v in bound.arguments.items() if names.index(n) > 0 and v is not None]
+        first = 0 if names[1:2] == ["spk"] else 1
+        given = {n: v for n, v in bound.arguments.items() if v is not None}
+        return [(i, given[n]) for i, n in enumerate(names[1:], first) if n in given]
 
     def _continued(self, node: fx.Node, states: list[tuple[int, Any]]) -> Chain | None:
         """The chain whose last call returned these states; None if they start one."""

@@ -1,4 +1,4 @@
-"""snnTorch: ``Leaky``, ``Lapicque``, ``Synaptic`` and ``Alpha``, and the encoders of ``snntorch.spikegen``.
+"""snnTorch: ``Leaky``, ``Lapicque``, ``Synaptic``, ``Alpha``, ``RLeaky`` and ``RSynaptic``, and ``snntorch.spikegen``.
 
 Read from snnTorch 1.0's source. ``R = [mem - threshold > 0]`` is taken from the *old* membrane, beta is clamped to
 [0, 1]:
@@ -14,9 +14,10 @@ Lapicque   zero               ``mem = (1 - R) * (gain * x + decay * mem)``      
 Synaptic   zero               ``syn = alpha * syn + x; mem = (1 - R) * (beta * mem + syn)``  hard, ``next_after_charge``
 =========  =================  ==========================================================  ==========================
 
-``prompt`` is ``reset_delay=False``. ``Alpha`` is the template ``alpha`` (its soft reset is a peculiar one). Spikes are
-``[mem > threshold]`` times ``graded_spikes_factor``. The state that a model holds at the time of import is not taken: a
-graph starts at zero.
+``prompt`` is ``reset_delay=False``. ``RLeaky`` and ``RSynaptic`` add ``recurrent(spk)``, of the spikes of one step
+before, behind ``x``, and reset like ``Lapicque`` and ``Synaptic`` (``RLeaky`` promptly like ``Leaky``). ``Alpha`` is
+the template ``alpha`` (its soft reset is a peculiar one). Spikes are ``[mem > threshold]`` times
+``graded_spikes_factor``. The state that a model holds at the time of import is not taken: a graph starts at zero.
 """
 
 from __future__ import annotations
@@ -26,17 +27,21 @@ from typing import Any
 import snntorch
 import torch
 from snntorch import spikegen
+from snntorch._neurons import rleaky as _rleaky
+from snntorch._neurons import rsynaptic as _rsynaptic
 
 from ldsnn_compiler.frontend import encoders
 from ldsnn_compiler.frontend.context import Context
 from ldsnn_compiler.frontend.parameters import parameter
+from ldsnn_compiler.frontend.recurrence import recurrent
 from ldsnn_compiler.frontend.registry import FrontEnd, ModuleImporter
 from ldsnn_compiler.frontend.traced import BATCH, Traced
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
 
+_DELAYED = "use reset_delay=True"
 _STATE_FUNCTIONS = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
 _RESETS = {"subtract": "soft", "zero": "hard", "none": "none"}
-_HINT = "use snn.Leaky, snn.Synaptic, snn.Lapicque or snn.Alpha"
+_HINT = "use snn.Leaky, snn.Synaptic, snn.Lapicque, snn.Alpha, snn.RLeaky or snn.RSynaptic"
 
 
 class NotRecorded:
@@ -90,7 +95,7 @@ def check(m: Any, ctx: Context) -> None:
         ctx.report(
             "is negative, so that a membrane reset to zero would fire",
             attribute="threshold",
-            hint="use reset_delay=True",
+            hint=_DELAYED,
         )
 
 
@@ -98,7 +103,14 @@ def check_synaptic(m: Any, ctx: Context) -> None:
     """As :func:`check`; a prompt subtraction is known for ``Leaky`` only."""
     check(m, ctx)
     if not m.reset_delay and m.reset_mechanism == "subtract":
-        ctx.report("is False", attribute="reset_delay", hint="use reset_delay=True, or reset_mechanism='zero'")
+        ctx.report("is False", attribute="reset_delay", hint=f"{_DELAYED}, or reset_mechanism='zero'")
+
+
+def check_rsynaptic(m: Any, ctx: Context) -> None:
+    """As :func:`check`; snnTorch 1.0 computes a prompt reset of ``RSynaptic`` and throws it away."""
+    check(m, ctx)
+    if not m.reset_delay:
+        ctx.report("is False, which the library itself does not follow", attribute="reset_delay", hint=_DELAYED)
 
 
 # ---- importers
@@ -150,6 +162,32 @@ def alpha(m: Any, ctx: Context, x: Any, syn_exc: Any = None, syn_inh: Any = None
     return (result[0], *hidden, result[1])
 
 
+def rleaky(m: Any, ctx: Context, x: Any, spk: Any = None, mem: Any = None) -> Any:
+    """``snn.RLeaky``."""
+    x = _step(ctx, x, spk, mem)
+    settings = {"beta": parameter(ctx, x, "beta", m.beta.clamp(0, 1)), **_firing(m, ctx, x)}
+    if m.reset_mechanism == "subtract" and not m.reset_delay:
+        return _results(m, ctx, x, neuron("leaky_prompt", feedback=True, **settings))
+    late = "next_after_charge" if m.reset_delay else "now"
+    return _results(m, ctx, x, neuron("leaky", feedback=True, **settings, **_reset(m, late)))
+
+
+def rsynaptic(m: Any, ctx: Context, x: Any, spk: Any = None, syn: Any = None, mem: Any = None) -> Any:
+    """``snn.RSynaptic``; its current cannot be recorded."""
+    x = _step(ctx, x, spk, syn, mem)
+    decays = {name: parameter(ctx, x, name, getattr(m, name).clamp(0, 1)) for name in ("alpha", "beta")}
+    late = _reset(m, "next_after_charge")
+    result = _results(m, ctx, x, neuron("cuba_lif", feedback=True, **decays, **_firing(m, ctx, x), **late))
+    return (result[0], NotRecorded("the synaptic current"), result[1]) if isinstance(result, tuple) else result
+
+
+def one_to_one(m: Any, ctx: Context, spikes: Any) -> Traced:
+    """The ``recurrent`` of ``RLeaky`` and ``RSynaptic`` with ``all_to_all=False``: each hears itself, times V."""
+    x: Traced = ctx.expect(spikes, (BATCH,))
+    factor = parameter(ctx, x, "V", m.V)
+    return ctx.layer("scale", x, **({"by": factor} if isinstance(factor, TensorRef) else {"factor": factor}))
+
+
 def _step(ctx: Context, operand: Any, *states: Any) -> Traced:
     """The operand in one timestep."""
     if any(s is not None for s in states):
@@ -182,28 +220,39 @@ def _firing(m: Any, ctx: Context, x: Traced) -> dict[str, float | TensorRef]:
 def _results(m: Any, ctx: Context, x: Traced, kind: Neuron) -> Any:
     """What the call returns: spikes, with the membrane unless it stays hidden."""
     ctx.once(m)
-    node = ctx.emit("neuron", x.value, neuron=kind, membrane=True)
+    if "feedback" in kind.program.inputs:
+        path = f"{ctx.site.module}.recurrent" if ctx.site.module else "recurrent"
+        node = recurrent(ctx, x, kind, lambda spikes: ctx.call(m.recurrent, path, spikes))
+    else:
+        node = ctx.emit("neuron", x.value, neuron=kind, membrane=True)
     spikes = x.like(node.result)
     return spikes if m.init_hidden and not m.output else (spikes, x.like(node.results[1]))
 
 
 def front_end() -> FrontEnd:
     """What can be imported from snnTorch."""
-    modules: dict[type, ModuleImporter] = {
+    neurons: dict[type, ModuleImporter] = {
         snntorch.Leaky: leaky,
         snntorch.Lapicque: lapicque,
         snntorch.Synaptic: synaptic,
         snntorch.Alpha: alpha,
+        snntorch.RLeaky: rleaky,
+        snntorch.RSynaptic: rsynaptic,
     }
+    synapses = dict.fromkeys((_rleaky.RecurrentOneToOne, _rsynaptic.RecurrentOneToOne), one_to_one)
     spikegen_functions, refused = encoders.spikegen_tables(spikegen)
     return FrontEnd(
         "snntorch",
-        modules=modules,
-        checks={**dict.fromkeys(modules, check), snntorch.Synaptic: check_synaptic},
+        modules={**neurons, **synapses},
+        checks={
+            **dict.fromkeys(neurons, check),
+            snntorch.Synaptic: check_synaptic,
+            snntorch.RSynaptic: check_rsynaptic,
+        },
         functions={membrane_of: _import_membrane_of, **spikegen_functions},
         refused={snntorch.SpikingNeuron: _HINT, snntorch.LeakyParallel: _HINT, **refused},
         leaves=(snntorch.SpikingNeuron,),
         methods_kept=("forward", "fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int"),
-        state={kind: {"mem": membrane_of} for kind in modules},
+        state={kind: {"mem": membrane_of} for kind in neurons},
         wrapped=tuple((spikegen, f.__name__) for f in (*spikegen_functions, *refused)),
     )

@@ -8,14 +8,14 @@ reset" in the source). While no input exceeds the threshold by so much, this is 
 from __future__ import annotations
 
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, neuron, register
-from ldsnn_compiler.ir.neurons.common import FIRING_PARAMS
+from ldsnn_compiler.ir.neurons.common import FEEDBACK, FIRING_PARAMS, drive
 from ldsnn_compiler.ir.program import Program, program
 
 
 def build(options: Options) -> Program:
     return program(
         {"v": "v_init"},
-        charge=("n0 = v > threshold", "h = beta * v + x", "h = h - n0 * threshold"),
+        charge=("n0 = v > threshold", f"h = beta * v + {drive(options)}", "h = h - n0 * threshold"),
         fire=("n = h > threshold", "s = n * spike_value"),
         reset="v = h - (n - n0) * threshold",
     )
@@ -36,7 +36,7 @@ LEAKY_PROMPT = register(
             **{name: FIRING_PARAMS[name] for name in ("threshold", "v_init", "spike_value")},
             "beta": Param(0.9, "membrane decay per timestep"),
         },
-        {"max_count": Choice(1, (1,), "binary spikes only")},
+        {"max_count": Choice(1, (1,), "binary spikes only"), **FEEDBACK},
         build,
         retimings={"oneshot": oneshot},
     )

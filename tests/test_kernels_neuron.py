@@ -13,6 +13,7 @@ from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, Tuning
 
 #: not dyadic on purpose: roundings must happen where the program writes them
 VALUES = {"threshold": 1.1, "v_reset": -0.3, "v_min": -0.7, "reset_charge": 0.9, "spike_value": 0.5, "v_init": 0.2}
+EULER = {"mem_rate": 0.3, "syn_rate": 0.21, "v_leak": 0.1}
 OWN = {
     "lif": {"tau": 3.0, "k": 0.3, "decay": 0.7, "v_rest": 0.1},
     "alif": {"beta": 0.87, "rho": 0.93, "adapt_gain": 0.21},
@@ -21,13 +22,16 @@ OWN = {
     "izhikevich": {"tau": 2.3, "tau_w": 3.7, "k_w": 0.27, "a": 0.3, "b": 0.4, "a0": 0.02},
     "leaky": {"beta": 0.91},
     "li": {"beta": 0.91},
+    "li_euler": EULER,
+    "lif_euler": EULER,
+    "lsnn": {**EULER, "adapt_rate": 0.03, "adapt_gain": 0.21},
 }
 
 
 def variants(name: str) -> list[dict]:
-    """All combinations of the template's options that differ in kind."""
+    """All combinations of the template's options that differ in kind; a second operand is for other kernels."""
     options = templates()[name].options
-    choices = {k: c.values or (0, 1, 3) for k, c in options.items()}
+    choices = {k: c.values or (0, 1, 3) for k, c in options.items() if k != "feedback"}
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 

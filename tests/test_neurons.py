@@ -109,6 +109,7 @@ def test_micro_retiming_is_its_definition(name: str) -> None:
         neuron("lif", tau=4.0, decay_input=False),
         neuron("leaky", beta=0.875),
         neuron("leaky", beta=0.875, reset_time="next_before_charge", compare="gt"),
+        neuron("lif_euler", mem_rate=0.25, synapse=False, compare="gt"),
     ],
     ids=str,
 )

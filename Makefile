@@ -35,11 +35,12 @@ bench: $(STAMP)
 clean:
 	rm -rf .venv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# SpikingJelly and snnTorch come without their dependencies, which are large (torchvision, torchaudio,
-# tensorboard, ...) and of which the neurons, layers and encoders import only loguru and tqdm.
+# SpikingJelly, snnTorch and Sinabs come without their dependencies, which are large (torchvision, torchaudio,
+# tensorboard, ...) and of which the neurons, layers and encoders import only loguru and tqdm; Sinabs imports matplotlib,
+# nirtorch and pbr, and asks for an older nir than ours, which it only needs for reading NIR files.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev,nir]' loguru tqdm
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps spikingjelly snntorch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev,nir]' loguru tqdm matplotlib pbr
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps spikingjelly snntorch nirtorch sinabs
 	touch $@

@@ -47,6 +47,7 @@ MISSING: dict[str, Callable[[], str]] = {
     "shared_data": _missing_shared_data,
     "spikingjelly": _missing_package("spikingjelly"),
     "snntorch": _missing_package("snntorch"),
+    "sinabs": _missing_package("sinabs"),
     "nir": _missing_package("nir"),
     "chromium": _missing_chromium,
 }

@@ -47,11 +47,13 @@ class Context:
     """One import of one model into ``graph``.
 
     ``timesteps`` is the number of base steps (None until known), ``batch`` the batch size that the model sees,
-    ``notes`` what the user should know though it is no problem.
+    ``rows`` the first axis of an example in which time is folded into the batch, ``notes`` what the user should know
+    though it is no problem.
     """
 
-    def __init__(self, tables: Tables, graph: Graph, timesteps: int | None) -> None:
+    def __init__(self, tables: Tables, graph: Graph, timesteps: int | None, rows: int | None = None) -> None:
         self.tables, self.graph, self.batch, self.timesteps = tables, graph, ANY_BATCH, timesteps
+        self.rows = rows
         self.problems: list[Problem] = []
         self.time_problems = 0
         self.notes: list[Problem] = []
@@ -181,13 +183,13 @@ class Context:
         held = replace(x, value=self.hold(x.value))
         return held.with_axes((*running.lead, *x.axes[1:]), stepping=running.stepping)
 
-    def expect(self, x: Any, *leads: tuple[Axis, ...], ndim: Sequence[int] | None = None) -> Traced:
+    def expect(self, x: Any, *leads: tuple[Axis, ...], ndim: Sequence[int] | None = None, hint: str = "") -> Traced:
         """``x`` if its named axes are one of ``leads``, first and in order, with so many axes of its own."""
         if not isinstance(x, Traced):
             raise self.refuse(f"expects a tensor, got {type(x).__name__}")
         if x.lead not in leads or not x.is_canonical:
             wanted = " or ".join("[" + ", ".join([*map(str, lead), "..."]) + "]" for lead in leads)
-            raise self.refuse(f"expects {wanted}, got {x}", time=True, hint=_layout_hint(x))
+            raise self.refuse(f"expects {wanted}, got {x}", time=True, hint=hint or _layout_hint(x))
         if ndim is not None and len(x.value.type.shape) not in ndim:
             wanted = " or ".join(map(str, ndim))
             raise self.refuse(f"expects {wanted} axes besides time and batch, got {x}", time=True)

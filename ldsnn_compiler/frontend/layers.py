@@ -9,12 +9,12 @@ from torch import nn
 
 from ldsnn_compiler.frontend.context import Context
 from ldsnn_compiler.frontend.registry import FrontEnd, ModuleImporter
-from ldsnn_compiler.frontend.traced import BATCH, FOLDED, SEQUENCE, Axis, Traced
+from ldsnn_compiler.frontend.traced import BATCH, BATCH_FIRST, FOLDS, SEQUENCE, Axis, Traced
 
-FRAMES: tuple[tuple[Axis, ...], ...] = ((BATCH,), (FOLDED,))
+FRAMES: tuple[tuple[Axis, ...], ...] = ((BATCH,), *((fold,) for fold in FOLDS.values()))
 """Layouts in which a layer sees one batch axis: a batch, or time and batch folded."""
 
-ANY: tuple[tuple[Axis, ...], ...] = (*FRAMES, SEQUENCE)
+ANY: tuple[tuple[Axis, ...], ...] = (*FRAMES, SEQUENCE, BATCH_FIRST)
 
 
 def tuple_of(value: Any, axes: int) -> tuple[int, ...]:

@@ -43,6 +43,7 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
     ),
     "spikingjelly": ("ldsnn_compiler.frontend.spikingjelly", "ldsnn_compiler.frontend.encoders"),
     "snntorch": ("ldsnn_compiler.frontend.snntorch",),
+    "sinabs": ("ldsnn_compiler.frontend.sinabs",),
 }
 """Library -> modules with a ``front_end()``; imported only once the library itself has been imported."""
 
@@ -76,6 +77,7 @@ class FrontEnd:
     ``state``       class -> {attribute: marker(call result)}: while tracing, reading that attribute after a call of the
                     module gives the marker's result, so that ``lif.v`` becomes a value of the graph
     ``normalisers`` run in order on every traced module
+    ``batch_major`` its models take ``[N, T, ...]`` or ``[N*T, ...]``: a model with one of its leaves is tried so
     ``wrapped``     (namespace, name) of functions recorded as calls instead of being traced into
     """
 
@@ -90,6 +92,7 @@ class FrontEnd:
     methods_kept: tuple[str, ...] = ("forward",)
     state: Mapping[type, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
     normalisers: tuple[Normaliser, ...] = ()
+    batch_major: bool = False
     wrapped: tuple[tuple[Any, str], ...] = ()
 
 
@@ -153,6 +156,11 @@ class Tables:
         kind = type(module)
         known = self._owner(kind) is not None or self.refusal(kind) is not None
         return known or any(isinstance(module, p.leaves) for p in self.parts)
+
+    def batch_major(self, model: nn.Module) -> bool:
+        """Whether a model holds modules of a library that puts the batch before time."""
+        leaves = tuple(leaf for part in self.parts if part.batch_major for leaf in part.leaves)
+        return any(isinstance(module, leaves) for module in model.modules())
 
     def module(self, kind: type) -> ModuleImporter | None:
         """The importer of a module class."""

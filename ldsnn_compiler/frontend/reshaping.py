@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from ldsnn_compiler.frontend.context import Context
-from ldsnn_compiler.frontend.traced import BATCH, FOLDED, TIME, Axis, Traced
+from ldsnn_compiler.frontend.traced import BATCH, FOLDS, TIME, Axis, Traced
 
 
 def numbers(sizes: Sequence[Any]) -> tuple[int, ...]:
@@ -59,12 +59,13 @@ def _match(
     """Which of ``sizes`` are the named axes ``lead``, and the features that remain; None if they do not line up."""
     if not lead:
         return ((), sizes) if prod(sizes) == rest else None
-    known = {TIME: timesteps, BATCH: batch, FOLDED: timesteps * batch}
+    known = {TIME: timesteps, BATCH: batch, **dict.fromkeys(FOLDS.values(), timesteps * batch)}
     options: list[tuple[tuple[Axis, ...], int, int]] = [((lead[0],), 1, 1)]
-    if lead[:2] == (TIME, BATCH):
-        options.append(((FOLDED,), 2, 1))
-    if lead[0] == FOLDED:
-        options.append(((TIME, BATCH), 1, 2))
+    for pair, fold in FOLDS.items():
+        if lead[:2] == pair:
+            options.append(((fold,), 2, 1))
+        if lead[0] == fold:
+            options.append((pair, 1, 2))
     for axes, used, taken in options:
         if sizes[:taken] == tuple(known[str(a)] for a in axes):
             tail = _match(lead[used:], sizes[taken:], timesteps, batch, rest)

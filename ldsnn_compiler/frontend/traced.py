@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,15 +12,27 @@ Axis = int | str
 TIME: Final = "T"
 BATCH: Final = "N"
 FOLDED: Final = "TN"
-"""Time and batch in one axis, time-major, as ``x.flatten(0, 1)`` makes it."""
+"""Time and batch in one axis, time-major, as ``x.flatten(0, 1)`` of ``[T, N, ...]`` makes it."""
+BATCH_FOLDED: Final = "NT"
+"""The same, batch-major, made of ``[N, T, ...]``."""
 
 STATIC: Final = (BATCH,)
 SEQUENCE: Final = (TIME, BATCH)
+BATCH_FIRST: Final = (BATCH, TIME)
+FOLDS: Final[Mapping[tuple[Axis, ...], Axis]] = {SEQUENCE: FOLDED, BATCH_FIRST: BATCH_FOLDED}
+LAYOUTS: Final[Mapping[str, tuple[Axis, ...]]] = {
+    "static": STATIC,
+    "sequence": SEQUENCE,
+    "batch_first": BATCH_FIRST,
+    "folded": (BATCH_FOLDED,),
+}
+"""Named axes of an input by its ``time``, see :mod:`ldsnn_compiler.ir.layouts`."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """One tensor of the model. ``axes`` names its axes: ``T``, ``N``, ``TN`` (folded), or a number: that of its shape.
+    """One tensor of the model. ``axes`` names its axes: ``T``, ``N``, ``TN`` or ``NT`` (folded), or the number of one
+    of its shape.
 
     ``stepping``: it is the view of one timestep, as in single-step code: no time axis, but its stream has timesteps.
     """
@@ -43,7 +55,7 @@ class Traced:
     @property
     def has_time(self) -> bool:
         """Time is an axis of the tensor, folded or not."""
-        return TIME in self.axes or FOLDED in self.axes
+        return any(axis in self.axes for axis in (TIME, *FOLDS.values()))
 
     @property
     def is_static(self) -> bool:
@@ -53,7 +65,7 @@ class Traced:
     def sizes(self, batch: int) -> tuple[int, ...]:
         """The tensor's shape in the model, for the example's batch size."""
         stream = self.value.type
-        named = {TIME: stream.timesteps, BATCH: batch, FOLDED: stream.timesteps * batch}
+        named = {TIME: stream.timesteps, BATCH: batch, **dict.fromkeys(FOLDS.values(), stream.timesteps * batch)}
         return tuple(stream.shape[a] if isinstance(a, int) else named[a] for a in self.axes)
 
     def like(self, value: Value, lead: tuple[Axis, ...] | None = None) -> Traced:

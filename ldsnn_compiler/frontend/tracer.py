@@ -16,9 +16,10 @@ from ldsnn_compiler.frontend.context import Context, Refused, TimestepsFound
 from ldsnn_compiler.frontend.leaf_tracer import input_names
 from ldsnn_compiler.frontend.registry import FrontEnd, Tables, front_ends
 from ldsnn_compiler.frontend.timing import running_mean_to_resample
-from ldsnn_compiler.frontend.traced import BATCH, POISON, SEQUENCE, STATIC, Poison, Traced
+from ldsnn_compiler.frontend.traced import LAYOUTS, POISON, TIME, Poison, Traced
 from ldsnn_compiler.frontend.walk import attach, call
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.layouts import BATCH_MAJOR
 from ldsnn_compiler.ir.types import Stream
 
 Example = torch.Tensor | tuple[torch.Tensor, ...]
@@ -26,13 +27,21 @@ Example = torch.Tensor | tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read the example: ``sequence`` ``[T, N, ...]`` or static; ``stepping``: the model is single-step code."""
+    """How to read the example: ``time`` as :mod:`ldsnn_compiler.ir.layouts` has it; ``stepping``: the model is
+    single-step code."""
 
-    sequence: bool
+    time: str
     stepping: bool
 
+    def steps(self, example: torch.Tensor) -> int | None:
+        """The timesteps that the example holds, if an axis of its own says so."""
+        lead = LAYOUTS[self.time]
+        return example.shape[lead.index(TIME)] if TIME in lead else None
 
-READINGS = (Reading(False, False), Reading(True, False), Reading(False, True), Reading(True, True))
+
+READINGS = tuple(Reading(time, stepping) for stepping in (False, True) for time in ("static", "sequence"))
+BATCH_MAJOR_READINGS = tuple(Reading(time, False) for time in BATCH_MAJOR)
+"""Tried too if the model holds modules of a library that works so."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,12 @@ def trace(
 
     Args:
         model: as in ``eval()``, its neurons as after a reset.
-        example: one batch as the model takes it, ``[N, ...]`` or ``[T, N, ...]``, a tuple for several inputs; only its
-            shape matters.
+        example: one batch as the model takes it, ``[N, ...]`` or ``[T, N, ...]``, for Sinabs ``[N, T, ...]`` or
+            ``[N*T, ...]``, a tuple for several inputs; only its shape matters.
         timesteps: needed if the model does one timestep a call; a static example is then held for that many. A model
             that sets them itself, by repeating its input or by a sequence example, need not be told.
         name: name of the graph.
-        sequence: whether the example is ``[T, N, ...]``; None finds out from what the model does with it, and asks if
+        sequence: whether the example holds timesteps; None finds out from what the model does with it, and asks if
             both would do.
         seed: of the first Poisson encoder's random numbers, which are our own: they agree with the library's in
             distribution, not sample by sample. Further encoders count up from it.
@@ -94,7 +103,8 @@ def import_model(
     if problems:
         return Imported(Graph(name), tuple(problems), ())
     tables = Tables((*extra, *front_ends()), seed)
-    readings = [r for r in READINGS if sequence is None or r.sequence == sequence]
+    readings = (*READINGS, *BATCH_MAJOR_READINGS) if tables.batch_major(model) else READINGS
+    readings = tuple(r for r in readings if sequence is None or (r.time != "static") == sequence)
     tried: list[Context] = []
     for reading in readings:
         ctx = _import(tables, model, examples, timesteps, reading, name)
@@ -147,13 +157,12 @@ def _import(
     name: str,
 ) -> Context | None:
     """One attempt; None if the example cannot be read that way at all."""
-    if reading.sequence and any(e.ndim < 2 for e in examples):
+    if any(e.ndim < len(LAYOUTS[reading.time]) for e in examples):
         return None
-    if reading.sequence and len({e.shape[0] for e in examples}) > 1:
+    held = {reading.steps(e) for e in examples}
+    if len(held) > 1 or (reading.stepping and reading.time == "sequence" and held != {timesteps}):
         return None
-    if reading.sequence and reading.stepping and timesteps != examples[0].shape[0]:
-        return None
-    known = examples[0].shape[0] if reading.sequence and timesteps is None else timesteps
+    known = held.pop() if timesteps is None else timesteps
     for _ in range(2):
         try:
             return _import_once(tables, model, examples, known, reading, name)
@@ -171,7 +180,7 @@ def _import_once(
     name: str,
 ) -> Context:
     graph = Graph(name, base_timesteps=timesteps or 1)
-    ctx = Context(tables, graph, timesteps)
+    ctx = Context(tables, graph, timesteps, examples[0].shape[0] if reading.time == "folded" else None)
     attach(ctx)
     if reading.stepping and timesteps is None:
         ctx.report("does one timestep a call", attribute="timesteps", hint="say how many: timesteps=...", time=True)
@@ -183,6 +192,8 @@ def _import_once(
     except Refused:
         return ctx
     result = call(ctx, model, "", tuple(operands), {})
+    if reading.time == "folded" and timesteps is None:
+        ctx.report("nothing says how many timesteps are folded in it", time=True, hint="timesteps=...")
     running_mean_to_resample(ctx)
     outputs = list(_named(result))
     if not outputs:
@@ -193,20 +204,20 @@ def _import_once(
 
 
 def _input(ctx: Context, name: str, example: torch.Tensor, reading: Reading) -> Traced:
-    axes = SEQUENCE if reading.sequence else STATIC
-    if reading.sequence:
-        if example.shape[0] != ctx.timesteps:
-            with ctx.at(name, "", "input", claim=False):
-                ctx.report(f"holds {example.shape[0]} timesteps, expected {ctx.timesteps}", attribute="timesteps")
-            ctx.timesteps = ctx.graph.base_timesteps = example.shape[0]
-        stream = Stream(example.shape[0], Fraction(1), tuple(example.shape[2:]))
-    else:
-        stream = Stream(1, Fraction(ctx.timesteps or 1), tuple(example.shape[1:]))
-    node = ctx.graph.add("input", name=name, type=stream, time="sequence" if reading.sequence else "static")
-    x = Traced(node.result, (*axes, *range(len(stream.shape))))
+    lead, own = LAYOUTS[reading.time], reading.steps(example)
+    with ctx.at(name, "", "input", claim=False):
+        if own is not None and own != ctx.timesteps:
+            ctx.report(f"holds {own} timesteps, expected {ctx.timesteps}", attribute="timesteps")
+            ctx.timesteps = ctx.graph.base_timesteps = own
+        if reading.time == "folded" and example.shape[0] % (ctx.timesteps or 1):
+            raise ctx.refuse(f"holds {example.shape[0]} rows, no multiple of {ctx.timesteps} timesteps", time=True)
+    steps, shape = ctx.timesteps or 1, tuple(example.shape[len(lead) :])
+    stream = Stream(1, Fraction(steps), shape) if reading.time == "static" else Stream(steps, Fraction(1), shape)
+    node = ctx.graph.add("input", name=name, type=stream, time=reading.time)
+    x = Traced(node.result, (*lead, *range(len(stream.shape))))
     if not reading.stepping:
         return x
-    if reading.sequence:
+    if reading.time == "sequence":
         return ctx.each_step(x)
     with ctx.at(name, "", "input", claim=False):
         held = ctx.hold(x.value)
@@ -231,11 +242,12 @@ def _output(ctx: Context, name: str, value: Any) -> None:
             return
         if not isinstance(value, Traced):
             ctx.report(f"is {type(value).__name__}, not a tensor that the network computes", hint="return tensors only")
-        elif not value.is_canonical or value.lead not in (STATIC, SEQUENCE):
+        elif not value.is_canonical or value.lead not in LAYOUTS.values():
             ctx.report(f"has layout {value}", hint="return [N, ...] or [T, N, ...]", time=True)
         else:
-            whole = value.lead == (BATCH,) and not value.stepping
-            ctx.graph.add("output", [value.value], name=name, time="squeeze" if whole else "sequence")
+            time = next(name for name, lead in LAYOUTS.items() if lead == value.lead)
+            shown = "sequence" if value.stepping else {"static": "squeeze"}.get(time, time)
+            ctx.graph.add("output", [value.value], name=name, time=shown)
 
 
 __all__ = ["POISON", "READINGS", "Imported", "Reading", "import_model", "trace"]

@@ -234,7 +234,7 @@ class Scratch:
         self, ctx: Context, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         self._outer = ctx
-        self._ctx = Context(ctx.tables, Graph("scratch", ctx.timesteps or 1), ctx.timesteps)
+        self._ctx = Context(ctx.tables, Graph("scratch", ctx.timesteps or 1), ctx.timesteps, ctx.rows)
         attach(self._ctx)
         self._walk = Walk(self._ctx, module, None, path)
         self._walk.given(fx.node.map_aggregate(args, self._copied), fx.node.map_aggregate(dict(kwargs), self._copied))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def read(
-    path: str | Path, timesteps: int | None = None, dt: float | None = None, *, discretise: Method = "zoh"
+    path: str | Path, timesteps: int | None = None, dt: float | None = None, *, discretise: Method | None = None
 ) -> Graph:
     """The graph in a ``.ldir`` file, a ``.nir`` file or a bundle folder.
 

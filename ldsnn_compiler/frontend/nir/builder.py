@@ -44,16 +44,30 @@ class Builder:
         name = f"{unit.name}.{suffix}" if suffix else unit.name
         return self.graph.add(op, operands, path=name, **attrs)
 
+    def scaled(self, unit: Unit, x: Value, factor: Array, name: str = "gain") -> Value:
+        """The value times a factor, one for each of its numbers; the value itself if all are 1."""
+        number = self.number(unit, name, factor)
+        if number == 1.0:
+            return x
+        by = {"factor": number} if isinstance(number, float) else {"by": number}
+        return self.add("scale", unit, [x], name, **by).result
+
     def tensor(self, unit: Unit, name: str, value: Array) -> TensorRef:
         """A weight, float32 from here on."""
         return self.graph.tensor(f"{unit.name}.{name}", torch.from_numpy(np.ascontiguousarray(value, np.float32)))
 
     def number(self, unit: Unit, name: str, value: Array) -> Number:
         """A parameter as one number if all are equal, else per channel if it varies no further, else per neuron."""
+        if not np.isfinite(value).all():
+            raise self.refuse(unit, f"{name} is not finite for timesteps of {self.step.dt:g}", hint="choose another dt")
         if (value == value.flat[0]).all():
             return float(np.float32(value.flat[0]))
         channels = value.reshape(value.shape[0], -1)
         return self.tensor(unit, name, channels[:, 0] if (channels == channels[:, :1]).all() else value)
+
+    def numbers(self, unit: Unit, **values: Array) -> dict[str, Number]:
+        """Several parameters as :meth:`number` has them."""
+        return {name: self.number(unit, name, value) for name, value in values.items()}
 
     def array(self, unit: Unit, name: str) -> Array:
         """A parameter as it stands in the file, in float64."""
@@ -81,7 +95,7 @@ class Builder:
         for name in names:
             value = self.array(unit, name)
             if value.shape != shape:
-                if value.size != 1 and _stripped(value.shape) != shape:
+                if value.size != 1 and stripped(value.shape) != stripped(shape):
                     message = f"shape {value.shape} does not fit the input's shape {shape}"
                     raise self.refuse(unit, message, name)
                 if name not in unit.defaults:
@@ -94,8 +108,8 @@ class Builder:
         return found
 
 
-def _stripped(shape: Shape) -> Shape:
-    """Without leading axes of length 1."""
-    while shape[:1] == (1,):
+def stripped(shape: Shape) -> Shape:
+    """Without leading axes of length 1, batch axes that exporters leave; one axis stays."""
+    while len(shape) > 1 and shape[0] == 1:
         shape = shape[1:]
     return shape

@@ -1,13 +1,11 @@
-"""The content of a NIR file as plain units and edges: HDF5 in, nested dictionaries, nested graphs made flat.
+"""The content of a NIR file: HDF5 in, nested dictionaries out, and the units and edges that they become.
 
 The nested dictionaries are those of ``nir.NIRGraph.to_dict()``, so a graph in memory is read the same way. Parameters
-are read as they stand, whatever their shape: what is wrong with them is for
-:mod:`~ldsnn_compiler.frontend.nir.repairs` and the importers of :mod:`~ldsnn_compiler.frontend.nir.nodes` to say.
+are read as they stand: what is wrong with them is for the importers to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,7 @@ class Unit:
 
 @dataclass
 class Net:
-    """A flat NIR graph. An edge may occur twice only if it stands for two paths."""
+    """A flat NIR graph."""
 
     units: dict[str, Unit]
     edges: list[Edge]
@@ -49,6 +47,10 @@ class Net:
     def sources(self, name: str) -> list[str]:
         """Names of the units whose outputs a unit adds up, in the file's order."""
         return [a for a, b in self.edges if b == name]
+
+    def targets(self, name: str) -> list[str]:
+        """Names of the units that a unit's output goes to, in the file's order."""
+        return [b for a, b in self.edges if a == name]
 
 
 def read_source(path: Path) -> dict[str, Any]:
@@ -99,70 +101,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [plain(v) for v in value.tolist()]
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def flat(node: Mapping[str, Any], where: str) -> Net:
-    """The root graph with nested graphs in place of the nodes that hold them; ``where`` names the file in errors.
-
-    Raises:
-        ImportRefused: with every fault of the graph's structure.
-    """
-    problems = list(_faults(node, where, ""))
-    if problems:
-        raise ImportRefused(problems)
-    net = Net({}, [], dict(node.get("metadata", {})))
-    problems = list(_unfold(node, "", net, where))
-    if problems:
-        raise ImportRefused(problems)
-    return net
-
-
-def _faults(node: Mapping[str, Any], where: str, prefix: str) -> Iterator[Problem]:
-    """What makes a graph unreadable: no nodes, no edges, a node without type."""
-    at = f"{where}: {prefix[:-1]}" if prefix else where
-    nodes, edges = node.get("nodes"), node.get("edges")
-    if not nodes:
-        yield Problem("holds no nodes: its export did not finish", where=at)
-        return
-    if edges is None or len(edges) == 0:
-        yield Problem(f"has {len(nodes)} nodes and no edges: its export did not finish", where=at)
-    for name, each in nodes.items():
-        if not isinstance(each, Mapping) or not isinstance(plain(each.get("type")), str):
-            yield Problem("has no type", where=f"{where}: {prefix}{name}")
-        elif each["type"] == "NIRGraph":
-            yield from _faults(each, where, f"{prefix}{name}.")
-
-
-def _unfold(node: Mapping[str, Any], prefix: str, net: Net, where: str) -> Iterator[Problem]:
-    """Add a graph's units and edges to ``net``; edges to and from a nested graph go to its Input and Output."""
-    entry: dict[str, str] = {}
-    leave: dict[str, str] = {}
-    for name, each in node["nodes"].items():
-        full = f"{prefix}{name}"
-        entry[name] = leave[name] = full
-        if each["type"] == "NIRGraph":
-            yield from _unfold(each, f"{full}.", net, where)
-            for ends, kind in ((entry, "Input"), (leave, "Output")):
-                inner = [n for n, e in each["nodes"].items() if e.get("type") == kind]
-                if len(inner) == 1:
-                    ends[name] = f"{full}.{inner[0]}"
-                else:
-                    message = f"has {len(inner)} nodes of type {kind}, an edge cannot say which"
-                    yield Problem(message, where=f"{where}: {full}", kind="NIRGraph")
-            continue
-        kind = str(plain(each["type"]))
-        kind = IDENTITY if prefix and kind in ("Input", "Output") else kind
-        values = {k: plain(v) for k, v in each.items() if k not in ("type", "metadata") and v is not None}
-        net.units[full] = Unit(full, kind, values, dict(each.get("metadata", {})))
-    seen: set[Edge] = set()
-    for source, target in ((str(plain(a)), str(plain(b))) for a, b in node["edges"]):
-        missing = [name for name in (source, target) if name not in entry]
-        for name in missing:
-            message = f"edge {prefix}{source} -> {prefix}{target} names {name!r}, which is no node"
-            yield Problem(message, where=f"{where}: {prefix[:-1]}" if prefix else where)
-        if (source, target) in seen:
-            message = f"edge {prefix}{source} -> {prefix}{target} is given twice: once or doubled?"
-            yield Problem(message, where=where)
-        seen.add((source, target))
-        if not missing:
-            net.edges.append((leave[source], entry[target]))

@@ -1,6 +1,7 @@
 """Leaky integrator without spikes, a readout: ``v = beta * v + x``, emitted as it is.
 
-With ``scaled`` its input is multiplied by a gain; with a ``floor`` it emits the membrane before that is clamped.
+With ``scaled`` its input is multiplied by a gain; ``driven`` adds a constant in every step, as a resting membrane
+other than 0 does; with a ``floor`` it emits the membrane before that is clamped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from ldsnn_compiler.ir.program import Program, program
 
 
 def build(options: Options) -> Program:
-    charged = f"beta * v + {'gain * x' if options['scaled'] else 'x'}"
+    charged = f"beta * v + {'gain * x' if options['scaled'] else 'x'}{' + drive' if options['driven'] else ''}"
     if not options["floor"]:
         return program({"v": "v_init"}, charge=f"v = {charged}", output="v")
     return program({"v": "v_init"}, charge=f"h = {charged}", reset=("v = h", floored(options)), output="h")
@@ -25,11 +26,13 @@ LI = register(
         {
             "beta": Param(0.9, "membrane decay per timestep"),
             "gain": Param(1.0, "what the input is multiplied by, if scaled"),
+            "drive": Param(0.0, "what is added in every step, if driven"),
             "v_init": Param(0.0, "membrane before the first step"),
             "v_min": FIRING_PARAMS["v_min"],
         },
         {
             "scaled": Choice(False, (False, True), "the input is multiplied by gain"),
+            "driven": Choice(False, (False, True), "drive is added in every step"),
             "floor": FIRING_OPTIONS["floor"],
         },
         build,

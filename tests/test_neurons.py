@@ -129,6 +129,16 @@ def test_oneshot_retiming_stays_near_its_definition(cell: Neuron) -> None:
     assert all(abs(a - b) <= 1.0 / r for a, b in rates), rates
 
 
+@pytest.mark.parametrize("r", [2, 4, 8])
+@pytest.mark.parametrize("cell", [neuron("lif", tau=8.0), neuron("leaky", beta=0.75)], ids=str)
+def test_oneshot_retiming_to_binary_spikes_is_unbiased(cell: Neuron, r: int) -> None:
+    """Over currents from silence to the highest rate, rates are rounded down as much as up."""
+    currents = torch.linspace(0, 1.5, 151) * (8.0 if cell.template == "lif" else 1.0)
+    x = currents.expand(16, -1).contiguous()
+    error = run(cell.retime(r, levels=1, method="oneshot"), x)[0].mean(0) - held(cell, x, r).mean(0)
+    assert abs(float(error.mean())) < 0.01 and float(error.abs().mean()) < 0.025 * r
+
+
 def test_retiming_that_has_no_meaning_is_refused() -> None:
     with pytest.raises(LdsnnError, match="soft reset"):
         neuron("if", reset="hard").retime(4, 4)

@@ -150,12 +150,16 @@ def leaky_oneshot(neuron: Neuron, levels: int, gain: float, unit: float) -> Neur
     """Firing and reset of a leaky neuron that covers r steps in one; the caller sets the decay. Approximate.
 
     Over r steps of held input a silent membrane goes from v to d**r v + G x; the step itself has gain g. ``gain`` is
-    G / g, ``unit`` what the membrane is divided by (1, or G where the step's equation leaves no room for G). Fires at
-    the former threshold, so subthreshold trajectories are exact; a spike of r / k former ones subtracts what those,
-    spread evenly over the r steps, would have left at the end, threshold * gain / k. What it drops: when within the
-    step the spikes fell, and what a hard reset would have discarded.
+    G / g, ``unit`` what the membrane is divided by (1, or G where the step's equation leaves no room for G). A spike of
+    r / k former ones subtracts what those, spread evenly over the r steps, would have left at the end, c = q * gain / k
+    for a former reset charge q. Where that is more than q, the threshold rises by (c - q) / 2: the membrane then keeps
+    the mean it had, and with it the leak, and spikes are rounded to the nearest number, not up. The threshold is never
+    below the former one, so subthreshold trajectories are exact. What it drops: when within the step the spikes fell,
+    single spikes of a weak input, and what a hard reset would have discarded.
     """
-    charge = neuron.params["reset_charge" if neuron.options["own_reset_charge"] else "threshold"]
+    charge = scaled(neuron.params["reset_charge" if neuron.options["own_reset_charge"] else "threshold"], 1, "charge")
+    larger = charge * gain / levels
+    threshold = scaled(neuron.params["threshold"], 1, "threshold") + max(0.0, larger - charge) / 2
     least = {"v_min": scaled(neuron.params["v_min"], 1 / unit, "v_min")} if neuron.options["floor"] else {}
     return neuron.with_(
         None,
@@ -163,8 +167,8 @@ def leaky_oneshot(neuron: Neuron, levels: int, gain: float, unit: float) -> Neur
         reset_time="now",
         max_count=levels,
         own_reset_charge=True,
-        threshold=scaled(neuron.params["threshold"], 1 / unit, "threshold"),
-        reset_charge=scaled(charge, gain / levels / unit, "reset charge"),
+        threshold=threshold / unit,
+        reset_charge=larger / unit,
         v_init=scaled(neuron.params["v_init"], 1 / unit, "v_init"),
         spike_value=scaled(neuron.params["spike_value"], 1 / levels, "spike_value"),
         **least,

@@ -9,6 +9,7 @@ import pytest
 from zoo import STEPS, ZOO, build, finished, started
 
 from ldsnn_compiler.errors import LdsnnError, VerifyError
+from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import TensorRef, neuron
 from ldsnn_compiler.ir.placement import Placement
@@ -97,6 +98,10 @@ def too_many_substeps(graph: Graph) -> None:
     graph.set_attrs(graph.node("sn1"), neuron=neuron("if").retime(4, method="micro"))
 
 
+def growing_state(graph: Graph) -> None:
+    graph.set_attrs(graph.node("sn1"), neuron=neuron("leaky", beta=1.01))
+
+
 def no_placement(graph: Graph) -> None:
     graph.place(graph.node("sn1"), None)
 
@@ -136,6 +141,7 @@ CASES: list[tuple[Callable[[Graph], None], str, str]] = [
     (same_path, "traced", "paths"),
     (no_path, "traced", "paths"),
     (too_many_substeps, "scheduled", "substeps"),
+    (growing_state, "scheduled", "stable"),
     (no_placement, "placed", "placed"),
     (bits_of_real, "placed", "forms"),
     (no_region, "fused", "regions"),
@@ -162,6 +168,14 @@ def test_a_cycle_that_changes_time_is_caught() -> None:
     value.type = value.type.with_(timesteps=4, dt=Fraction(2))
     with pytest.raises(VerifyError, match=r"\[cycles\]"):
         verify(graph)
+
+
+def test_a_growing_state_may_be_looked_at_but_not_run() -> None:
+    graph = _two_layers()
+    growing_state(graph)
+    verify(graph)
+    with pytest.raises(VerifyError, match="the state grows without bound"):
+        Interpreter(graph)
 
 
 def test_a_cycle_is_not_placed_inside() -> None:

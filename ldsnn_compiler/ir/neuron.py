@@ -45,10 +45,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Param:
-    """A numeric parameter: a scalar, or a tensor per channel or per neuron. ``None`` means the caller must give it."""
+    """A numeric parameter: a scalar, or a tensor per channel or per neuron. ``None`` means the caller must give it.
+
+    A network with a magnitude beyond ``bound`` can be built and looked at, but not run.
+    """
 
     default: float | None
     doc: str = ""
+    bound: float | None = None
 
 
 Retiming = Callable[["Neuron", int, int], "Neuron"]

@@ -12,6 +12,7 @@ import networkx as nx
 
 from ldsnn_compiler.errors import LdsnnError, Problem, VerifyError
 from ldsnn_compiler.ir.graph import STAGES, Graph, Node, tensor_refs
+from ldsnn_compiler.ir.neuron import TensorRef
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,19 @@ def substeps(graph: Graph) -> Iterator[Problem]:
     for node in graph.of("neuron"):
         if node["neuron"].substeps > node.type.dt:
             yield _problem(node, f"runs {node['neuron'].substeps} substeps in {node.type.dt} base steps", "neuron")
+
+
+@rule("scheduled")
+def stable(graph: Graph) -> Iterator[Problem]:
+    """Decays are at most 1 in magnitude: a state that grows by itself cannot be run."""
+    for node in graph.of("neuron"):
+        neuron = node["neuron"]
+        for name, value in neuron.params.items():
+            bound = neuron.family.params[name].bound
+            largest = float(graph.tensors[value.name].abs().max()) if isinstance(value, TensorRef) else abs(value)
+            if bound is not None and largest > bound:
+                message = f"{largest:.6g} is more than {bound:g}, so the state grows without bound"
+                yield _problem(node, message, name)
 
 
 @rule("placed")

@@ -22,11 +22,11 @@ def affine(b: Builder, unit: Unit, x: Value) -> Value:
         raise b.refuse(unit, f"has {weight.ndim} axes, expected [..., out, in]", "weight")
     if weight.ndim > 2:
         return _stacked(b, unit, x, weight)
-    shape, bias = x.type.shape, unit.values.get("bias")
+    shape, bias_size = x.type.shape, np.size(unit.values.get("bias", 0.0))
     if weight.shape[1] == prod(shape) != shape[-1]:
         b.note(unit, f"takes {weight.shape[1]} numbers, its input of shape {shape} is flattened")
         x = b.add("flatten", unit, [x], "flatten").result
-    elif weight.shape[0] == shape[-1] != weight.shape[1] and np.size(bias) in (1, weight.shape[1]):
+    elif weight.shape[0] == shape[-1] != weight.shape[1] and bias_size in (1, weight.shape[1]):
         b.note(unit, f"shape {weight.shape} is [in, out] for an input of shape {shape}, turned to [out, in]", "weight")
         weight = weight.T
     elif weight.shape[1] != shape[-1]:

@@ -18,7 +18,7 @@ from ldsnn_compiler.frontend.nir.discretise import Array
 from ldsnn_compiler.frontend.nir.metadata import reset_of
 from ldsnn_compiler.frontend.nir.source import Unit
 from ldsnn_compiler.ir.graph import Value
-from ldsnn_compiler.ir.neuron import Neuron, neuron
+from ldsnn_compiler.ir.neuron import Neuron, Number, neuron
 
 FIRING = ("v_threshold", "v_reset")
 CUBA = ("tau_syn", "tau_mem", "r", "v_leak", "w_in")
@@ -121,7 +121,7 @@ def _held_input(b: Builder, p: Parameters, alpha: Array, beta: Array) -> tuple[A
     return charge * (1.0 - beta - k), charge * k * (1.0 - alpha)
 
 
-def _drive(b: Builder, unit: Unit, p: Parameters, beta: Array) -> dict[str, object]:
+def _drive(b: Builder, unit: Unit, p: Parameters, beta: Array) -> dict[str, bool | Number]:
     """The settings of an integrator that leaks to v_leak, where that is not 0."""
     drive = b.number(unit, "drive", (1.0 - beta) * p["v_leak"])
     return {} if drive == 0.0 else {"driven": True, "drive": drive}

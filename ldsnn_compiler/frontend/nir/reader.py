@@ -7,7 +7,7 @@ stand in the metadata of a file that :mod:`~ldsnn_compiler.frontend.nir.writer` 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -102,17 +102,16 @@ class _Reader:
         self.net, self.builder, self.graph = net, builder, builder.graph
         self.values: dict[str, Value] = {}
         self.late: dict[str, Delayed] = {}
+        self.waits = set(self._waits())
+        self.waiting = waiting_edges(net, self._stateful, self.waits.__contains__)
 
     def imported(self) -> Imported:
-        waits = self._waits()
-        self.waiting = waiting_edges(self.net, lambda name: self._stateful(name), waits)
+        waits = self.waits.__contains__
         for name in in_order(self.net, self.waiting, waits):
             self._attempt(self._declare if waits(name) else self._import, self.net.units[name])
         with self.graph.edit():
-            for name, each in self.late.items():
-                unit = self.net.units[name]
-                operand = self._sum(unit) if waits(name) else self.values[name]
-                self._attempt(lambda unit, each=each, operand=operand: self._close(unit, each, operand), unit)
+            for name in self.late:
+                self._attempt(self._close, self.net.units[name])
             settle_delays(self.graph)
         verify(self.graph)
         layers = [node.path for node in self.graph.of("neuron") if node.path in self.net.units]
@@ -133,18 +132,12 @@ class _Reader:
         kind = self.net.units[name].kind
         return kind == "Input" or (kind in KINDS and KINDS[kind].stateful)
 
-    def _waits(self) -> Callable[[str], bool]:
-        """Whether a unit is a Delay that a cycle runs through, of a timestep or more."""
-        graph = nx.DiGraph(self.net.edges)
-        within = {n for part in nx.strongly_connected_components(graph) if len(part) > 1 for n in part}
-        found = set()
-        for name in sorted(within):
-            unit = self.net.units[name]
-            if unit.kind == "Delay":
-                shape = shape_out(unit) or (1,)
-                if steps_of(self.builder, unit, shape).all():
-                    found.add(name)
-        return found.__contains__
+    def _waits(self) -> Iterator[str]:
+        """Delays that a cycle runs through, of a timestep or more."""
+        for part in nx.strongly_connected_components(nx.DiGraph(self.net.edges)):
+            for unit in (self.net.units[name] for name in sorted(part) if len(part) > 1):
+                if unit.kind == "Delay" and steps_of(self.builder, unit, shape_out(unit) or (1,)).all():
+                    yield unit.name
 
     # ---- units
 
@@ -227,7 +220,10 @@ class _Reader:
             shape = ready[0]
         return Stream(self.graph.base_timesteps, Fraction(1), shape)
 
-    def _close(self, unit: Unit, late: Delayed, operand: Value) -> None:
+    def _close(self, unit: Unit) -> None:
+        """Hand a delay its operand, now that there is one."""
+        late = self.late[unit.name]
+        operand = self._sum(unit) if unit.name in self.waits else self.values[unit.name]
         expected = late.nodes[0]["type"].shape
         if operand.type.shape != expected:
             message = f"gives shape {operand.type.shape} where the cycle that it closes takes {expected}"

@@ -26,8 +26,8 @@ ALIF = register(
         "Adaptive leaky integrate-and-fire: fires at threshold + a; a = rho * a + n * adapt_gain.",
         {
             **{k: FIRING_PARAMS[k] for k in ("threshold", "v_reset", "v_init", "spike_value")},
-            "beta": Param(0.9, "membrane decay per timestep"),
-            "rho": Param(0.95, "decay of the adaptation per timestep"),
+            "beta": Param(0.9, "membrane decay per timestep", bound=1.0),
+            "rho": Param(0.95, "decay of the adaptation per timestep", bound=1.0),
             "adapt_gain": Param(0.1, "rise of the threshold per spike"),
         },
         {

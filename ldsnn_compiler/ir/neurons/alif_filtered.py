@@ -34,7 +34,7 @@ ALIF_FILTERED = register(
         {
             **FIRING_PARAMS,
             **PARAMS,
-            "rho": Param(0.95, "decay of the adaptation per timestep"),
+            "rho": Param(0.95, "decay of the adaptation per timestep", bound=1.0),
             "rise": Param(0.05, "rise of the adaptation per spike"),
             "adapt_scale": Param(1.8, "threshold per adaptation"),
         },

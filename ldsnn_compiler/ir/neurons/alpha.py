@@ -36,8 +36,8 @@ ALPHA = register(
         "Alpha-function neuron (snnTorch Alpha): e = alpha * e + x; i = beta * i - x; h = gain * (e + i).",
         {
             **{name: FIRING_PARAMS[name] for name in ("threshold", "v_init", "spike_value")},
-            "alpha": Param(0.9, "decay of the excitatory current per timestep"),
-            "beta": Param(0.8, "decay of the inhibitory current per timestep"),
+            "alpha": Param(0.9, "decay of the excitatory current per timestep", bound=1.0),
+            "beta": Param(0.8, "decay of the inhibitory current per timestep", bound=1.0),
             "gain": Param(1.0, "membrane per current; snnTorch: log(alpha) / (log(beta) - log(alpha)) + 1"),
         },
         {

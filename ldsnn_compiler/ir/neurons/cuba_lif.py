@@ -17,8 +17,8 @@ CUBA_LIF = register(
         "Current-based leaky integrate-and-fire: i = alpha * i + x; h = beta * v + i.",
         {
             **FIRING_PARAMS,
-            "alpha": Param(0.9, "current decay per timestep"),
-            "beta": Param(0.8, "membrane decay per timestep"),
+            "alpha": Param(0.9, "current decay per timestep", bound=1.0),
+            "beta": Param(0.8, "membrane decay per timestep", bound=1.0),
             "i_init": Param(0.0, "current before the first step"),
         },
         {**FIRING_OPTIONS, **FEEDBACK},

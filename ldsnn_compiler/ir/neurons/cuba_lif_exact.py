@@ -12,8 +12,8 @@ from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, spik
 from ldsnn_compiler.ir.program import Program
 
 CURRENT = {
-    "alpha": Param(0.9, "current decay per timestep"),
-    "beta": Param(0.8, "membrane decay per timestep"),
+    "alpha": Param(0.9, "current decay per timestep", bound=1.0),
+    "beta": Param(0.8, "membrane decay per timestep", bound=1.0),
     "gain": Param(0.0, "what an input adds to the membrane in its own timestep"),
     "feed": Param(1.0, "what an input adds to the membrane through the current, in the next timestep"),
     "i_init": Param(0.0, "current before the first step"),

@@ -48,7 +48,7 @@ LEAKY = register(
     Template(
         "leaky",
         "Leaky integrate-and-fire (snnTorch Leaky): h = beta * v + x.",
-        {**FIRING_PARAMS, "beta": Param(0.9, "membrane decay per timestep")},
+        {**FIRING_PARAMS, "beta": Param(0.9, "membrane decay per timestep", bound=1.0)},
         {**FIRING_OPTIONS, **FEEDBACK},
         build,
         retimings={"oneshot": oneshot},

@@ -34,7 +34,7 @@ LEAKY_PROMPT = register(
         "n0 = [v > threshold]; h = beta * v + x - n0 * threshold; v = h - (n - n0) * threshold.",
         {
             **{name: FIRING_PARAMS[name] for name in ("threshold", "v_init", "spike_value")},
-            "beta": Param(0.9, "membrane decay per timestep"),
+            "beta": Param(0.9, "membrane decay per timestep", bound=1.0),
         },
         {"max_count": Choice(1, (1,), "binary spikes only"), **FEEDBACK},
         build,

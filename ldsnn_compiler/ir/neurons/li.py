@@ -24,7 +24,7 @@ LI = register(
         "Leaky integrator (Norse LI, Sinabs ExpLeak, a snnTorch Leaky that never resets, a SpikingJelly LIF with "
         "infinite threshold).",
         {
-            "beta": Param(0.9, "membrane decay per timestep"),
+            "beta": Param(0.9, "membrane decay per timestep", bound=1.0),
             "gain": Param(1.0, "what the input is multiplied by, if scaled"),
             "drive": Param(0.0, "what is added in every step, if driven"),
             "v_init": Param(0.0, "membrane before the first step"),

@@ -14,8 +14,8 @@ from ldsnn_compiler.ir.program import Program
 
 SYNAPSE = Choice(False, (False, True), "a synaptic current in front of the membrane, i = alpha * (i + x)")
 PARAMS = {
-    "alpha": Param(0.9, "current decay per timestep, with synapse"),
-    "beta": Param(0.9, "membrane decay per timestep"),
+    "alpha": Param(0.9, "current decay per timestep, with synapse", bound=1.0),
+    "beta": Param(0.9, "membrane decay per timestep", bound=1.0),
     "gain": Param(1.0, "what the current is multiplied by"),
 }
 

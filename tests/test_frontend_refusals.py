@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[Any, tuple[str, str, str]]] = {
     "relu": (lambda m, x: F.relu(x), ("relu", "relu()", "ld.convert")),
     "relu_method": (lambda m, x: x.relu(), ("relu", "relu()", "ld.convert")),
     "softmax": (lambda m, x: x.softmax(1), ("softmax", "softmax()", "leave it out")),
-    "product": (lambda m, x: x * x, ("mul", "mul()", "constants")),
+    "quotient": (lambda m, x: x / x, ("truediv", "truediv()", "constants")),
     "mean_over_everything": (lambda m, x: x.mean(), ("mean", "mean()", "dimensions")),
     "mean_over_channels": (lambda m, x: x.mean(1), ("mean", "mean()", "global pooling")),
     "batch_into_features": (lambda m, x: x.flatten(), ("flatten", "flatten()", "batch")),
@@ -276,11 +276,11 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
 
 @pytest.mark.spikingjelly
 def test_unknown_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ldsnn_compiler.frontend import spikingjelly
+    from ldsnn_compiler.frontend import spikingjelly_neurons
 
-    monkeypatch.setattr(spikingjelly, "version", lambda _: "0.0.0.0.14")
+    monkeypatch.setattr(spikingjelly_neurons, "installed", lambda: "0.0.0.0.12")
     (problem,) = import_model(nn.Sequential(neuron.LIFNode()), torch.ones(1, 3), 4).problems
-    assert "0.0.0.0.14" in problem.message
+    assert "0.0.0.0.12" in problem.message
 
 
 @pytest.mark.spikingjelly

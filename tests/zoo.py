@@ -119,6 +119,7 @@ ZOO: dict[str, Callable[[], Graph]] = {
     "matmul": _pair("matmul"),
     "scale": _simple("scale", factor=0.25),
     "add": _pair("add"),
+    "multiply": _pair("multiply"),
     "concat": _pair("concat", axis=0),
     "batch_norm": _batch_norm,
     "constant": _constant,

@@ -29,11 +29,15 @@ def add(ctx: Context, a: Any, b: Any, *, alpha: float = 1, out: Any = None) -> T
     if alpha != 1:
         b = mul(ctx, b, alpha)
     if isinstance(a, Traced) and isinstance(b, Traced):
-        left, right = ctx.aligned([a, b])
-        timing._same_axes(ctx, [left, right])
-        return left.like(ctx.emit("add", left.value, right.value).result)
+        return _elementwise(ctx, "add", a, b)
     x, constant = (a, b) if isinstance(a, Traced) else (b, a)
     return _add_constant(ctx, as_traced(ctx, x), constant)
+
+
+def _elementwise(ctx: Context, op: str, a: Traced, b: Traced) -> Traced:
+    left, right = ctx.aligned([a, b])
+    timing._same_axes(ctx, [left, right])
+    return left.like(ctx.emit(op, left.value, right.value).result)
 
 
 def _add_constant(ctx: Context, x: Traced, constant: Any) -> Traced:
@@ -87,9 +91,9 @@ def neg(ctx: Context, x: Any) -> Traced:
 
 
 def mul(ctx: Context, a: Any, b: Any) -> Traced:
-    """A tensor of the network times a number or a constant tensor."""
+    """``a * b``, of two tensors of the network or one of them and a constant."""
     if isinstance(a, Traced) and isinstance(b, Traced):
-        raise ctx.refuse("multiplies two tensors of the network", hint="scale by constants only, or add")
+        return _elementwise(ctx, "multiply", a, b)
     x, factor = (a, b) if isinstance(a, Traced) else (b, a)
     return _scaled_by(ctx, as_traced(ctx, x), torch.as_tensor(factor, dtype=torch.float32))
 

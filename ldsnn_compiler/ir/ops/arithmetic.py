@@ -37,6 +37,20 @@ def _add(call: Call, *data: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def _multiply(call: Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if call.types[0].shape != call.types[1].shape:
+        raise ValueError(f"operands differ in shape: {call.types[0].shape}, {call.types[1].shape}")
+    return a * b
+
+
+def _multiply_signal(call: Call) -> Signal:
+    """Counts multiply, and so do their units."""
+    a, b = (t.signal for t in call.types)
+    if a.levels is None or b.levels is None:
+        return REAL
+    return Signal(a.levels * b.levels, a.unit * b.unit)
+
+
 def _common_unit(call: Call) -> float | None:
     units = {t.signal.unit if t.signal.is_event else None for t in call.types}
     return units.pop() if len(units) == 1 else None
@@ -104,6 +118,15 @@ ADD = per_step_op(
     signal=_add_signal,
     fan_out=_add_fan_out,
     compute=lowered.add,
+)
+MULTIPLY = per_step_op(
+    "multiply",
+    "elementwise product of two streams",
+    _multiply,
+    kind="per_step",
+    operands=(2, 2),
+    signal=_multiply_signal,
+    compute=lowered.multiply,
 )
 CONCAT = per_step_op(
     "concat",

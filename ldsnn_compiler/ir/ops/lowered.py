@@ -66,6 +66,11 @@ def add(call: Call, *data: Tensor) -> Tensor:
     return _te().compute(data[0].shape, sum_at, name="add")
 
 
+def multiply(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Element by element."""
+    return _te().compute(a.shape, lambda *i: a(*i) * b(*i), name="multiply")
+
+
 def concat(call: Call, *data: Tensor) -> Tensor:
     """Each index from the operand that it falls into."""
     axis, tirx = 2 + call["axis"] % len(call.types[0].shape), _tirx()

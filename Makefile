@@ -35,12 +35,12 @@ bench: $(STAMP)
 clean:
 	rm -rf .venv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# SpikingJelly, snnTorch and Sinabs come without their dependencies, which are large (torchvision, torchaudio,
+# SpikingJelly, snnTorch, Sinabs and Norse come without their dependencies, which are large (torchvision, torchaudio,
 # tensorboard, ...) and of which the neurons, layers and encoders import only loguru and tqdm; Sinabs imports matplotlib,
-# nirtorch and pbr, and asks for an older nir than ours, which it only needs for reading NIR files.
+# nirtorch and pbr, and asks for an older nir than ours, which it only needs for reading NIR files. Norse imports nirtorch.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt pip setuptools
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev,nir]' loguru tqdm matplotlib pbr
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps spikingjelly snntorch nirtorch sinabs
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps spikingjelly snntorch nirtorch sinabs norse
 	touch $@

@@ -48,6 +48,7 @@ MISSING: dict[str, Callable[[], str]] = {
     "spikingjelly": _missing_package("spikingjelly"),
     "snntorch": _missing_package("snntorch"),
     "sinabs": _missing_package("sinabs"),
+    "norse": _missing_package("norse"),
     "nir": _missing_package("nir"),
     "chromium": _missing_chromium,
 }

@@ -2,7 +2,8 @@
 
 The t-th call of a chain is step t of the loop. A state is kept by the module (SpikingJelly, snnTorch with
 ``init_hidden=True``, or called without a state) or handed from call to call (``spk, mem = lif(cur, mem)``); a state
-that is handed over must be the one that the call before returned, and the first one must be zero.
+that is handed over must be the one that the call before returned, and the first one must be zero. Where a library's
+modules keep nothing (Norse), a call without a state starts from a fresh one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import torch
 from torch import fx, nn
+from torch.fx._symbolic_trace import _assert_is_none
 
 from ldsnn_compiler.errors import Problem
 from ldsnn_compiler.frontend.families import Family, at, describe, same
@@ -25,7 +27,7 @@ ZEROS: Final = frozenset({torch.zeros, torch.zeros_like, "new_zeros"})
 
 @dataclass(eq=False)
 class Chain:
-    """``explicit``: its first call is given a state. ``family``: what all its calls do, once evaluated."""
+    """``explicit``: its first call starts a state of its own. ``family``: what all its calls do, once evaluated."""
 
     module: str
     calls: list[fx.Node] = field(default_factory=list)
@@ -34,10 +36,20 @@ class Chain:
 
 
 class Chains:
-    """All chains of a graph, in order of their first calls; ``place`` gives the chain and step of each call."""
+    """All chains of a graph, in order of their first calls; ``place`` gives the chain and step of each call.
 
-    def __init__(self, graph: fx.Graph, root: nn.Module, is_stateful: Callable[[nn.Module], bool]) -> None:
-        self.root = root
+    ``is_forgetful`` says which stateful modules keep nothing from call to call.
+    """
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        root: nn.Module,
+        is_stateful: Callable[[nn.Module], bool],
+        is_forgetful: Callable[[nn.Module], bool],
+    ) -> None:
+        self.root, self.is_forgetful = root, is_forgetful
+        self.is_given_state = any(node.target is _assert_is_none for node in graph.nodes)
         self.problems: list[Problem] = []
         self.all: list[Chain] = []
         self.place: dict[fx.Node, tuple[Chain, int]] = {}
@@ -49,9 +61,11 @@ class Chains:
 
     def _add(self, node: fx.Node, latest: Chain | None) -> Chain:
         states = self._states(node)
-        chain = self._continued(node, states) if states else latest
+        forgetful = self.is_forgetful(self.root.get_submodule(str(node.target)))
+        chain = self._continued(node, states) if states else None if forgetful else latest
         if chain is None:
-            chain = Chain(str(node.target), explicit=bool(states))
+            fresh = forgetful and not self.is_given_state
+            chain = Chain(str(node.target), explicit=bool(states) or fresh)
             self.all.append(chain)
         self.place[node] = (chain, len(chain.calls))
         chain.calls.append(node)
@@ -124,6 +138,18 @@ class Chains:
         if value.op == "get_attr":
             return not bool(torch.as_tensor(operator.attrgetter(str(value.target))(self.root)).count_nonzero())
         return value.target in ZEROS
+
+    def restarted(self) -> list[Problem]:
+        """One problem for every module that a loop calls again and again without its state."""
+        calls: dict[str, list[fx.Node]] = {}
+        for chain in self.all:
+            calls.setdefault(chain.module, []).append(chain.calls[0])
+        message, hint = "starts from a fresh state in each of its {} calls", "hand on the state that a call returns"
+        return [
+            Problem(message.format(len(nodes)), hint=hint, **at(nodes[0], self.root))
+            for module, nodes in calls.items()
+            if len(nodes) > 1 and self.is_forgetful(self.root.get_submodule(module))
+        ]
 
     def uneven(self) -> list[Problem]:
         """One problem for every module whose chains are not as long as the loop."""

@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "spikingjelly": ("ldsnn_compiler.frontend.spikingjelly", "ldsnn_compiler.frontend.encoders"),
     "snntorch": ("ldsnn_compiler.frontend.snntorch",),
     "sinabs": ("ldsnn_compiler.frontend.sinabs",),
+    "norse": ("ldsnn_compiler.frontend.norse",),
 }
 """Library -> modules with a ``front_end()``; imported only once the library itself has been imported."""
 

@@ -30,14 +30,21 @@ from ldsnn_compiler.frontend.registry import FrontEnd, FunctionImporter
 from ldsnn_compiler.frontend.traced import BATCH, TIME, Traced, leaves
 from ldsnn_compiler.frontend.unrolled import Unrolled, is_random, is_recording
 
-#: base classes of modules that keep state from call to call (or draw random numbers in each)
-STATEFUL: Final = frozenset(
+#: base classes of modules whose state goes from call to call as an argument; without it they start afresh
+FORGETFUL: Final = frozenset(
     {
-        "spikingjelly.activation_based.base.MemoryModule",
-        "spikingjelly.activation_based.encoding.StatelessEncoder",
-        "snntorch._neurons.neurons.SpikingNeuron",
+        "norse.torch.module.snn.SNNCell",
+        "norse.torch.module.snn.SNNRecurrentCell",
+        "norse.torch.module.leaky_integrator.LILinearCell",
+        "norse.torch.module.sequential.RecurrentSequential",
     }
 )
+#: these, and base classes of modules that keep state from call to call (or draw random numbers in each)
+STATEFUL: Final = FORGETFUL | {
+    "spikingjelly.activation_based.base.MemoryModule",
+    "spikingjelly.activation_based.encoding.StatelessEncoder",
+    "snntorch._neurons.neurons.SpikingNeuron",
+}
 _WRONG_READING: Final = 1000
 """Weight of a reading of the example as a sequence that the loop does not index: it says nothing about the model."""
 _REDUCTIONS: Final[dict[str, Callable[..., Any]]] = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax}
@@ -45,8 +52,16 @@ _REDUCTIONS: Final[dict[str, Callable[..., Any]]] = {"sum": torch.sum, "mean": t
 
 def is_stateful(module: nn.Module) -> bool:
     """Whether successive calls of a module are successive timesteps."""
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
-    return not names.isdisjoint(STATEFUL) and getattr(module, "step_mode", "s") == "s"
+    return not _bases(module).isdisjoint(STATEFUL) and getattr(module, "step_mode", "s") == "s"
+
+
+def is_forgetful(module: nn.Module) -> bool:
+    """Whether a stateful module keeps nothing between calls."""
+    return not _bases(module).isdisjoint(FORGETFUL)
+
+
+def _bases(module: nn.Module) -> set[str]:
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
 
 
 def step_of(x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -66,7 +81,7 @@ def held(x: torch.Tensor) -> torch.Tensor:
 
 def reroll(traced: fx.GraphModule, ctx: Context) -> None:
     """Normaliser: replace an unrolled loop by its one step and tell the context the number of timesteps."""
-    unrolled = Unrolled(traced.graph, traced, is_stateful)
+    unrolled = Unrolled(traced.graph, traced, is_stateful, is_forgetful)
     if unrolled.timesteps == 1 and not _is_one_step(unrolled, ctx):
         return
     unrolled.evaluate()
@@ -86,7 +101,7 @@ def reroll(traced: fx.GraphModule, ctx: Context) -> None:
 def _results_of_calls(ctx: Context) -> frozenset[Any]:
     """Functions that take a neuron's call apart; they belong into the loop even if only the last step is read."""
     states = [marker for part in ctx.tables.parts for table in part.state.values() for marker in table.values()]
-    return frozenset([operator.getitem, *states])
+    return frozenset([operator.getitem, getattr, *states])
 
 
 def _placed(problem: Problem, ctx: Context) -> Problem:
@@ -101,7 +116,7 @@ def _is_one_step(unrolled: Unrolled, ctx: Context) -> bool:
     Otherwise it is single-step code, to be run for as many timesteps as the user says.
     """
     fresh = [chain for chain in unrolled.chains.all if chain.explicit]
-    problems = list(unrolled.problems)
+    problems = unrolled.problems + unrolled.chains.restarted()
     if not problems and ctx.timesteps not in (None, 1):
         message = f"starts from a fresh state in each call of forward, without a loop over {ctx.timesteps} timesteps"
         hint = "loop inside forward, or set init_hidden=True and leave the state out"
@@ -183,6 +198,8 @@ class _Body:
         if len(family.steps) == self.last + 1:
             return True
         source = family.args[0] if family.moving and family.node.target in self.parts else None
+        if isinstance(source, At) and family.node.target is getattr:
+            return self._is_whole(source.family)
         return isinstance(source, At) and source.family.node in self.loop.chains.place
 
     def _emit(self, family: Family) -> fx.Node:

@@ -15,6 +15,7 @@ from ldsnn_compiler.errors import ImportRefused, Problem
 from ldsnn_compiler.frontend.context import Context, Refused, TimestepsFound
 from ldsnn_compiler.frontend.leaf_tracer import input_names
 from ldsnn_compiler.frontend.registry import FrontEnd, Tables, front_ends
+from ldsnn_compiler.frontend.state import is_state
 from ldsnn_compiler.frontend.timing import running_mean_to_resample
 from ldsnn_compiler.frontend.traced import LAYOUTS, POISON, TIME, Poison, Traced
 from ldsnn_compiler.frontend.walk import attach, call
@@ -225,12 +226,16 @@ def _input(ctx: Context, name: str, example: torch.Tensor, reading: Reading) -> 
 
 
 def _named(result: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Outputs with their names: keys of dicts, fields of named tuples, positions."""
+    """Outputs with their names: keys of dicts, fields of named tuples, positions. States are left out."""
+    if is_state(result):
+        return []
     if isinstance(result, Mapping):
         return [pair for k, v in result.items() for pair in _named(v, f"{name}_{k}" if name else str(k))]
     if isinstance(result, tuple | list):
         keys = getattr(result, "_fields", range(len(result)))
         base = name or "output"
+        if isinstance(result, tuple) and len(result) == 2 and is_state(result[1]):
+            return _named(result[0], name)
         pairs = [(str(k) if isinstance(k, str) else f"{base}{k}", v) for k, v in zip(keys, result, strict=True)]
         return [pair for k, v in pairs for pair in _named(v, k)]
     return [(name or "output", result)]

@@ -54,9 +54,15 @@ _JOINS: Final = (torch.stack, torch.cat, torch.concat)
 class Unrolled:
     """The evaluated graph: ``timesteps``, ``chains``, ``values`` by node, families in order, and ``problems``."""
 
-    def __init__(self, graph: fx.Graph, root: nn.Module, is_stateful: Callable[[nn.Module], bool]) -> None:
+    def __init__(
+        self,
+        graph: fx.Graph,
+        root: nn.Module,
+        is_stateful: Callable[[nn.Module], bool],
+        is_forgetful: Callable[[nn.Module], bool],
+    ) -> None:
         self.graph, self.root = graph, root
-        self.chains = Chains(graph, root, is_stateful)
+        self.chains = Chains(graph, root, is_stateful, is_forgetful)
         self.timesteps = self.chains.timesteps
         self.problems = list(self.chains.problems)
         self.values: dict[fx.Node, Value] = {}

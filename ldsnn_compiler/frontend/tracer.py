@@ -193,7 +193,7 @@ def _import_once(
     except Refused:
         return ctx
     result = call(ctx, model, "", tuple(operands), {})
-    if reading.time == "folded" and timesteps is None:
+    if reading.time == "folded" and timesteps is None and not ctx.problems:
         ctx.report("nothing says how many timesteps are folded in it", time=True, hint="timesteps=...")
     running_mean_to_resample(ctx)
     outputs = list(_named(result))

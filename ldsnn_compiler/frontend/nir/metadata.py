@@ -1,19 +1,20 @@
 """What NIR has no place for, in the ``metadata`` of its nodes, so that it survives a round trip.
 
 Graph: ``ldsnn.timesteps`` (T0), ``ldsnn.dt``, ``ldsnn.discretise``. Input: ``ldsnn.time`` (``static``). Output:
-``ldsnn.readout`` (``mean``, ``max``, ``last``). Neurons: ``ldsnn.reset`` (``soft``, ``none``), and of a scheduled
-network ``ldsnn.timesteps``, ``ldsnn.levels``, ``ldsnn.method``. Other readers pass over all of these.
+``ldsnn.readout`` (``mean``, ``max``, ``last``). Neurons: ``ldsnn.reset`` (``soft``, ``none``) and, beside it,
+``ldsnn.compare`` (``ge``) and ``ldsnn.v_init``; of a scheduled network ``ldsnn.timesteps``, ``ldsnn.levels``,
+``ldsnn.method`` and what else a layer's schedule holds. Other readers pass over all of these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
-from ldsnn_compiler.frontend.nir.source import Net, Unit, plain
+from ldsnn_compiler.frontend.nir.source import Net, plain
 from ldsnn_compiler.schedule import LayerSchedule, Schedule
 
 PREFIX = "ldsnn."
@@ -30,11 +31,6 @@ def entry(metadata: Mapping[str, Any], name: str) -> Any:
     return value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
 
 
-def reset_of(unit: Unit) -> str:
-    """How a neuron resets: as NIR says, ``hard``, unless its metadata says otherwise."""
-    return str(entry(unit.metadata, "reset") or "hard")
-
-
 def schedule_entries(layer: LayerSchedule | None) -> dict[str, Any]:
     """A layer's schedule as metadata."""
     return {} if layer is None else entries(**asdict(layer))
@@ -49,5 +45,5 @@ def schedule_of(net: Net, timesteps: int, layers: list[str]) -> Schedule | None:
 
 
 def _layer(metadata: Mapping[str, Any], timesteps: int) -> LayerSchedule:
-    given = {name: entry(metadata, name) for name in ("timesteps", "levels", "method")}
+    given = {field.name: entry(metadata, field.name) for field in fields(LayerSchedule)}
     return LayerSchedule(**{"timesteps": timesteps, **{k: v for k, v in given.items() if v is not None}})

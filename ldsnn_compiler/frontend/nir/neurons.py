@@ -14,8 +14,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from ldsnn_compiler.frontend.nir.builder import Builder
-from ldsnn_compiler.frontend.nir.discretise import Array
-from ldsnn_compiler.frontend.nir.metadata import reset_of
+from ldsnn_compiler.frontend.nir.discretise import Array, Step
+from ldsnn_compiler.frontend.nir.metadata import entry
 from ldsnn_compiler.frontend.nir.source import Unit
 from ldsnn_compiler.ir.graph import Value
 from ldsnn_compiler.ir.neuron import Neuron, Number, neuron
@@ -47,10 +47,9 @@ def current_based(b: Builder, unit: Unit, x: Value) -> Value:
     """
     p = _timed(b, unit, (*CUBA, *FIRING), x)
     alpha, beta = b.step.decay(p["tau_syn"]), b.step.decay(p["tau_mem"])
+    gain, feed = held_input(b.step, p, alpha, beta)
     if b.step.method == "euler":
-        charged = b.scaled(unit, x, _first_current(p, alpha, beta))
-        return _fire(b, unit, charged, "cuba_lif", p, p["v_leak"], alpha=alpha, beta=beta)
-    gain, feed = _held_input(b, p, alpha, beta)
+        return _fire(b, unit, b.scaled(unit, x, gain), "cuba_lif", p, p["v_leak"], alpha=alpha, beta=beta)
     return _fire(b, unit, x, "cuba_lif_exact", p, p["v_leak"], alpha=alpha, beta=beta, gain=gain, feed=feed)
 
 
@@ -72,11 +71,7 @@ def current_based_integrator(b: Builder, unit: Unit, x: Value) -> Value:
     """CubaLI: the membrane of a CubaLIF that never fires, emitted."""
     p = _timed(b, unit, CUBA, x)
     alpha, beta = b.step.decay(p["tau_syn"]), b.step.decay(p["tau_mem"])
-    if b.step.method == "euler":
-        gain = _first_current(p, alpha, beta)
-        feed = alpha * gain
-    else:
-        gain, feed = _held_input(b, p, alpha, beta)
+    gain, feed = held_input(b.step, p, alpha, beta)
     numbers = b.numbers(unit, alpha=alpha, beta=beta, gain=gain, feed=feed)
     return _emit(b, unit, x, neuron("cuba_li", **numbers, **_drive(b, unit, p, beta)))
 
@@ -102,22 +97,22 @@ def _timed(b: Builder, unit: Unit, names: Iterable[str], x: Value) -> Parameters
     return found
 
 
-def _first_current(p: Parameters, alpha: Array, beta: Array) -> Array:
-    """What an input adds to the membrane in its own timestep when the current is stepped first."""
-    return p["r"] * (1.0 - beta) * (1.0 - alpha) * p["w_in"]
+def held_input(step: Step, p: Parameters, alpha: Array, beta: Array) -> tuple[Array, Array]:
+    """What an input adds to the membrane in its own timestep, and through the current in the next one.
 
-
-def _held_input(b: Builder, p: Parameters, alpha: Array, beta: Array) -> tuple[Array, Array]:
-    """Exact for held input: what one adds to the membrane now, and through the current in the next step.
+    ``euler``: the current is stepped first, the membrane with the new one. ``zoh``: exact for input held in a timestep.
 
     A current I at the start of a step adds R k I to the membrane at its end, k = beta (dt / tau_mem) (e^z - 1) / z,
     z = dt / tau_mem - dt / tau_syn. That is (alpha - beta) tau_syn / (tau_syn - tau_mem), but holds also where both
     time constants are equal.
     """
-    rate = b.step.dt / p["tau_mem"]
-    z = rate - b.step.dt / p["tau_syn"]
-    k = beta * rate * np.divide(np.expm1(z), z, out=np.ones_like(z), where=z != 0)
     charge = p["r"] * p["w_in"]
+    if step.method == "euler":
+        gain = charge * (1.0 - beta) * (1.0 - alpha)
+        return gain, alpha * gain
+    rate = step.dt / p["tau_mem"]
+    z = rate - step.dt / p["tau_syn"]
+    k = beta * rate * np.divide(np.expm1(z), z, out=np.ones_like(z), where=z != 0)
     return charge * (1.0 - beta - k), charge * k * (1.0 - alpha)
 
 
@@ -129,11 +124,13 @@ def _drive(b: Builder, unit: Unit, p: Parameters, beta: Array) -> dict[str, bool
 
 def _fire(b: Builder, unit: Unit, x: Value, template: str, p: Parameters, rest: Array, **charge: Array) -> Value:
     """The node of a spiking neuron: strict comparison, hard reset, everything relative to ``rest``."""
-    firing = {"threshold": p["v_threshold"] - rest, "v_reset": p["v_reset"] - rest, "v_init": 0.0 - rest}
-    reset = reset_of(unit)
-    if reset != "hard":
-        del firing["v_reset"]
-    return _emit(b, unit, x, neuron(template, compare="gt", reset=reset, **b.numbers(unit, **firing, **charge)))
+    reset, compare, start = (entry(unit.metadata, name) for name in ("reset", "compare", "v_init"))
+    begin = 0.0 if start is None else np.broadcast_to(np.asarray(start, np.float64), rest.shape)
+    firing = {"threshold": p["v_threshold"] - rest, "v_init": begin - rest}
+    if reset is None:
+        firing["v_reset"] = p["v_reset"] - rest
+    settings = {"compare": compare or "gt", "reset": reset or "hard", **b.numbers(unit, **firing, **charge)}
+    return _emit(b, unit, x, neuron(template, **settings))
 
 
 def _emit(b: Builder, unit: Unit, x: Value, made: Neuron) -> Value:

@@ -79,6 +79,11 @@ def complete(unit: Unit) -> None:
     unit.defaults = frozenset(absent)
 
 
+def keeps_state(unit: Unit) -> bool:
+    """Whether what a unit gives depends on the past; an Input counts as well."""
+    return unit.kind == "Input" or (unit.kind in KINDS and KINDS[unit.kind].stateful)
+
+
 def shape_in(unit: Unit) -> tuple[int, ...] | None:
     """The shape that a unit takes, where its parameters say so."""
     weight = np.shape(unit.values.get("weight", ()))

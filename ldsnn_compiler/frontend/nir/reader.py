@@ -23,7 +23,7 @@ from ldsnn_compiler.frontend.nir.delays import Delayed, delayed, one_step, steps
 from ldsnn_compiler.frontend.nir.discretise import Method, Step
 from ldsnn_compiler.frontend.nir.flat import flat
 from ldsnn_compiler.frontend.nir.metadata import entry, schedule_of
-from ldsnn_compiler.frontend.nir.nodes import KINDS, complete, faults, shape_in, shape_out
+from ldsnn_compiler.frontend.nir.nodes import KINDS, complete, faults, keeps_state, shape_in, shape_out
 from ldsnn_compiler.frontend.nir.source import Net, Unit, read_source
 from ldsnn_compiler.ir.graph import Graph, Value
 from ldsnn_compiler.ir.types import Stream
@@ -103,7 +103,7 @@ class _Reader:
         self.values: dict[str, Value] = {}
         self.late: dict[str, Delayed] = {}
         self.waits = set(self._waits())
-        self.waiting = waiting_edges(net, self._stateful, self.waits.__contains__)
+        self.waiting = waiting_edges(net, lambda name: keeps_state(net.units[name]), self.waits.__contains__)
 
     def imported(self) -> Imported:
         waits = self.waits.__contains__
@@ -127,10 +127,6 @@ class _Reader:
         except LdsnnError as error:
             at = self.builder.at(unit)
             raise ImportRefused(Problem(p.message, at, unit.kind, p.attribute) for p in error.problems) from None
-
-    def _stateful(self, name: str) -> bool:
-        kind = self.net.units[name].kind
-        return kind == "Input" or (kind in KINDS and KINDS[kind].stateful)
 
     def _waits(self) -> Iterator[str]:
         """Delays that a cycle runs through, of a timestep or more."""

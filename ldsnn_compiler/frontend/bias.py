@@ -13,6 +13,8 @@ images in place of 91.1 %).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,8 +73,9 @@ def feeding(graph: Graph, neuron: Node) -> Node | None:
     return None
 
 
-def correction(graph: Graph, node: Node, current: Tensor, wanted: Tensor) -> Tensor:
-    """The current per channel that brings the mean output nearest to the ANN's; each round sees what the last one left.
+def correction(graph: Graph, node: Node, current: Tensor, wanted: Tensor, gain: float = 1.0) -> Tensor:
+    """The current per channel that brings the mean output nearest to ``wanted [N, *shape]``; each round sees what the
+    last one left. ``gain`` is what an active neuron's mean output rises by per current.
 
     Few timesteps answer in jumps, so a round may go too far: each channel keeps the best it has had, nothing at first.
     """
@@ -84,7 +87,7 @@ def correction(graph: Graph, node: Node, current: Tensor, wanted: Tensor) -> Ten
         missing = (wanted - output).mean(rest)
         best = torch.where(missing.abs() < least, shift, best)
         least = torch.minimum(missing.abs(), least)
-        shift = shift + missing / (output > 0).float().mean(rest).clamp(min=LEAST_ACTIVE)
+        shift = shift + missing / (gain * (output > 0).float().mean(rest).clamp(min=LEAST_ACTIVE))
     return best
 
 
@@ -93,10 +96,11 @@ def broadcast(shift: Tensor, data: Tensor) -> Tensor:
     return per_channel(shift, data.ndim - 2)
 
 
-def evaluate(graph: Graph, node: Node, inputs: list[Tensor]) -> Tensor:
-    """A node's first result ``[T, N, *shape]`` for a whole run from the initial state."""
+def evaluate(graph: Graph, node: Node, inputs: list[Tensor], **changed: Any) -> Tensor:
+    """A node's first result ``[T, N, *shape]`` for a whole run from the initial state, with some attributes changed."""
     batch = inputs[0].shape[1] if inputs else 1
-    return node.op.evaluate(graph.call(node, steps=node.type.timesteps, batch=batch), *inputs)[0]
+    call = graph.call(node, steps=node.type.timesteps, batch=batch)
+    return node.op.evaluate(replace(call, attrs={**call.attrs, **changed}), *inputs)[0]
 
 
 def add_bias(graph: Graph, feed: Node, shift: Tensor) -> None:

@@ -63,7 +63,7 @@ class Engine(Protocol):
 
 
 class Adjustment(Protocol):
-    """Changes a scheduled graph in place, and gives it back."""
+    """Changes a scheduled graph, which it may do in place."""
 
     @property
     def name(self) -> str:
@@ -254,12 +254,7 @@ class Evaluator:
 
     def _loss(self, scores: Tensor) -> float:
         """Mean KL(original || this) over the samples, in nats."""
-        original = self._scores
-        best = original.topk(min(2, original.shape[1]), dim=1).values
-        margin = float((best[:, 0] - best[:, -1]).mean())
-        scale = MARGIN / margin if margin > 0 else 1.0
-        target, found = ((s.double() * scale).log_softmax(1) for s in (original, scores))
-        return float((target.exp() * (target - found)).sum(1).mean())
+        return float(divergences(self._scores, scores).mean())
 
     def _run(
         self, graph: Graph, signature: Mapping[str, str], reusable: frozenset[str], remember: bool
@@ -304,6 +299,15 @@ class Evaluator:
             node = graph.node(name)
             found[name] = NodeWork.of(work, self.counted, node["neuron"] if node.op.name == "neuron" else None)
         return found
+
+
+def divergences(original: Tensor, found: Tensor) -> Tensor:
+    """KL(original || found) of every sample in nats, from class scores ``[N, C]``; see :data:`MARGIN`."""
+    best = original.topk(min(2, original.shape[1]), dim=1).values
+    margin = float((best[:, 0] - best[:, -1]).mean())
+    scale = MARGIN / margin if margin > 0 else 1.0
+    target, other = ((s.double() * scale).log_softmax(1) for s in (original, found))
+    return (target.exp() * (target - other)).sum(1)
 
 
 def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Sequence[int] | None) -> tuple[int, int]:

@@ -6,14 +6,14 @@ by ``assign-timesteps``.
     {"version": 1, "base_timesteps": 64,
      "layers": {"layer1.0.relu1": {"timesteps": 8, "levels": 1, "method": "closed"}}}
 
-Keys are module paths (``path#2`` for a module called again). ``levels`` and ``method`` may be left out.
+Keys are module paths (``path#2`` for a module called again). ``levels``, ``method`` and ``range`` may be left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -29,11 +29,22 @@ METHODS = ("closed", "micro", "oneshot")
 
 @dataclass(frozen=True)
 class LayerSchedule:
-    """One layer: ``timesteps`` over the whole run, ``levels`` a spike may count to, the retiming ``method``."""
+    """One layer: ``timesteps`` over the whole run, ``levels`` a spike may count to, the retiming ``method``.
+
+    ``range`` is the most that the layer can emit in a step, as a share of what the original could in the same time: of
+    k levels, one stands for ``range * r / k`` spikes of the original where a step covers r of its steps. A layer that
+    fires seldom keeps finer spikes with a small range; what is above it waits in the membrane.
+    """
 
     timesteps: int
     levels: int = 1
     method: str = "closed"
+    range: float = 1.0
+
+    def to_json(self) -> dict[str, int | float | str]:
+        """The entry of a schedule file; a whole range is not written."""
+        whole = {"range": self.range} if self.range != 1 else {}
+        return {"timesteps": self.timesteps, "levels": self.levels, "method": self.method, **whole}
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Schedule:
 
     def text(self) -> str:
         """JSON, one layer a line."""
-        layers = ",\n".join(f"    {json.dumps(path)}: {json.dumps(asdict(e))}" for path, e in self.layers.items())
+        layers = ",\n".join(f"    {json.dumps(path)}: {json.dumps(e.to_json())}" for path, e in self.layers.items())
         head = f'  "version": {self.version},\n  "base_timesteps": {self.base_timesteps},\n'
         return f'{{\n{head}  "layers": {{\n{layers}\n  }}\n}}\n' if layers else f'{{\n{head}  "layers": {{}}\n}}\n'
 
@@ -161,11 +172,14 @@ def _wrong_entry(entry: object) -> Iterator[str]:
     if not isinstance(entry, dict):
         yield "a layer is an object with timesteps, levels and method"
         return
-    for key in entry.keys() - {"timesteps", "levels", "method"}:
+    for key in entry.keys() - {"timesteps", "levels", "method", "range"}:
         yield f"unknown key {key!r}"
     for key, value in (("timesteps", entry.get("timesteps")), ("levels", entry.get("levels", 1))):
         if not _count(value):
             yield f"{key} is a whole number from 1, not {value!r}"
+    share = entry.get("range", 1.0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        yield f"range is a number above 0 and up to 1, not {share!r}"
     if entry.get("method", "closed") not in METHODS:
         yield f"method is one of {', '.join(METHODS)}, not {entry['method']!r}"
 

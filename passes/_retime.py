@@ -10,22 +10,24 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.ir.ops.arithmetic import per_channel
+from ldsnn_compiler.schedule import LayerSchedule
 
 
-def retimed(graph: Graph, node: Node, r: Fraction, levels: int, method: str) -> Neuron:
-    """``node``'s neuron covering r of its steps in one; new parameter tensors are stored in the graph.
+def retimed(graph: Graph, node: Node, r: Fraction, layer: LayerSchedule) -> Neuron:
+    """``node``'s neuron covering r of its steps in one, as ``layer`` says; new parameter tensors go to the graph.
 
     Raises LdsnnError where the template has no such retiming.
     """
     neuron: Neuron = node["neuron"]
     tensors = {k: graph.tensors[v.name] for k, v in neuron.params.items() if isinstance(v, TensorRef)}
-    if not tensors or method == "micro" or (r == 1 and levels == 1):
-        return neuron.retime(r, levels, method)
+    how = layer.levels, layer.method, layer.range
+    if not tensors or layer.method == "micro" or (r == 1 and layer.levels == 1):
+        return neuron.retime(r, *how)
     rows, back, shape = _distinct(tensors, node.type.shape)
     single = [neuron.with_(None, **dict(zip(tensors, row, strict=True))) for row in rows.tolist()]
-    each = [n.retime(r, levels, method) for n in single]
+    each = [n.retime(r, *how) for n in single]
     if len({(n.template, tuple(n.options.items()), n.substeps) for n in each}) > 1:
-        raise LdsnnError(f"{method} retiming gives neurons of different kinds within the layer; use micro")
+        raise LdsnnError(f"{layer.method} retiming gives neurons of different kinds within the layer; use micro")
     return each[0].with_(None, **_gathered(graph, node, each, back, shape))
 
 

@@ -140,7 +140,7 @@ class _Plan:
     def _retime(self) -> None:
         for node, (layer, dt) in self.layers.items():
             try:
-                new = retimed(self.graph, node, dt / node.type.dt, layer.levels, layer.method)
+                new = retimed(self.graph, node, dt / node.type.dt, layer)
                 self.neurons[node] = new
                 _membrane_scale(self.graph, node, new)
             except LdsnnError as error:

@@ -139,7 +139,48 @@ def test_oneshot_retiming_to_binary_spikes_is_unbiased(cell: Neuron, r: int) -> 
     assert abs(float(error.mean())) < 0.01 and float(error.abs().mean()) < 0.025 * r
 
 
+@pytest.mark.parametrize("cell", [neuron("if"), neuron("if", reset="hard"), neuron("leaky", beta=0.875)], ids=str)
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
+def test_a_range_makes_spikes_finer_and_keeps_rates_within_it(cell: Neuron, share: float) -> None:
+    """One spike a step stands for share * r former ones: the rate follows the definition up to the range, closely with
+    a soft reset of what does not leak, within one level otherwise."""
+    r, exact = 8, cell == neuron("if")
+    method, error = ("closed", 0.02) if exact else ("oneshot", 0.5 * share)
+    coarse = cell.retime(r, 1, method, share)
+    assert coarse.signal.unit == share
+    for rate in (0.05, 0.1, 0.2):
+        current = torch.full((128, 1), rate + (0.125 if cell.template == "leaky" else 0.0))
+        spikes, truth = run(coarse, current)[0].mean(), held(cell, current, r).mean()
+        assert spikes <= share and abs(spikes - min(truth, torch.tensor(share))) <= error, (rate, spikes, truth)
+
+
+def test_a_hard_reset_stays_one_where_one_spike_a_step_is_all() -> None:
+    cell = neuron("if", reset="hard", v_reset=-0.5, threshold=2.0)
+    binary = cell.retime(4, 1, "oneshot", 0.25)
+    assert dict(binary.settings) == {"reset": "hard", "v_reset": -0.125, "threshold": 0.5, "spike_value": 0.25}
+    assert cell.retime(4, 2, "oneshot").options["reset"] == "soft"
+    leaky = neuron("lif", tau=4.0, reset="hard", v_reset=0.5).retime(4, 1, "oneshot")
+    assert leaky.options["reset"] == "hard" and leaky.params["v_reset"] == 0.5
+
+
+def test_a_sparse_sum_of_spikes_is_what_the_original_on_a_coarser_clock_emits() -> None:
+    """range 1/r: the former neuron on the sum over r steps, its spikes worth one former spike each."""
+    r, x = 4, dyadic(16, 5, seed=1, scale=16) / 8
+    sums = x.unflatten(0, (4, r)).sum(1)
+    for reset in ("soft", "hard"):
+        cell = neuron("if", reset=reset)
+        coarse = cell.retime(r, 1, "closed" if reset == "soft" else "oneshot", 1 / r)
+        assert torch.equal(run(coarse, sums / r)[0] * r, run(cell, sums)[0])
+
+
 def test_retiming_that_has_no_meaning_is_refused() -> None:
+    for share in (0.0, 1.5):
+        with pytest.raises(LdsnnError, match="above 0 and up to 1"):
+            neuron("if").retime(4, 1, share=share)
+    with pytest.raises(LdsnnError, match="micro retiming has the whole range"):
+        neuron("if").retime(4, 1, "micro", 0.5)
+    with pytest.raises(LdsnnError, match="emits counts already"):
+        neuron("if", max_count=0).retime(4, 1, share=0.5)
     with pytest.raises(LdsnnError, match="soft reset"):
         neuron("if", reset="hard").retime(4, 4)
     with pytest.raises(LdsnnError, match="no 'closed' retiming"):

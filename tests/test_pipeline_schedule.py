@@ -14,7 +14,9 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.schedule import METHODS, LayerSchedule, Schedule, neuron_layers
 
-layers = st.builds(LayerSchedule, st.integers(1, 64), st.integers(1, 16), st.sampled_from(METHODS))
+layers = st.builds(
+    LayerSchedule, st.integers(1, 64), st.integers(1, 16), st.sampled_from(METHODS), st.sampled_from((1.0, 0.5, 0.3))
+)
 schedules = st.builds(Schedule, st.integers(1, 64), st.dictionaries(st.text(), layers))
 
 
@@ -38,7 +40,8 @@ def test_files_read_back_and_defaults_may_be_left_out(tmp_path: Path) -> None:
 
 def test_all_that_is_wrong_with_a_file_is_reported() -> None:
     text = """{"version": 2, "base_timesteps": 0, "extra": 1, "layers": {
-        "a": {"timesteps": 0, "levels": true}, "b": {"timestep": 1, "method": "best"}, "c": 3}}"""
+        "a": {"timesteps": 0, "levels": true}, "b": {"timestep": 1, "method": "best"}, "c": 3,
+        "d": {"timesteps": 1, "range": 2}}}"""
     with pytest.raises(ScheduleError) as caught:
         Schedule.parse(text, "s.json")
     assert [str(p) for p in caught.value.problems] == [
@@ -51,6 +54,7 @@ def test_all_that_is_wrong_with_a_file_is_reported() -> None:
         "s.json: b: timesteps is a whole number from 1, not None",
         "s.json: b: method is one of closed, micro, oneshot, not 'best'",
         "s.json: c: a layer is an object with timesteps, levels and method",
+        "s.json: d: range is a number above 0 and up to 1, not 2",
     ]
 
 

@@ -50,6 +50,17 @@ def test_uneven_ratios_only_for_closed_forms():
     assert [t.split()[0] for t in found[1]] == ["T=8", "T=4", "T=2", "T=1"]
 
 
+def test_ranges_are_halved_down_to_one_spike_of_the_original():
+    for cell, method in ((neuron("if"), "closed"), (neuron("lif"), "oneshot")):
+        (found,) = texts(chain(cell), ranges=2)
+        assert [t for t in found if "T=4" in t] == [f"T=4 {method}", f"T=4 {method} range 0.5"]
+        assert [t for t in found if "T=2" in t] == [f"T=2 {method}{r}" for r in ("", " range 0.5", " range 0.25")]
+    where = space(chain(neuron("if"), neuron("lif")), ranges=1)
+    picks = where.uniform(Uniform(2, 1, "closed", 0.5))
+    assert {layer.range for layer in where.schedule(picks).layers.values()} == {0.5}
+    assert {u.range for u in where.uniforms()} == {1.0, 0.5}
+
+
 def test_layers_without_a_binary_form_are_held_by_name_and_graded_spikes_free_them():
     graph = chain(neuron("if"), neuron("izhikevich"))
     assert list(space(graph).held) == ["sn_2"] and "micro" in space(graph).held["sn_2"]

@@ -44,6 +44,9 @@ Seed = Annotated[int, typer.Option("--seed", help="of random starts; the same se
 Out = Annotated[Path, typer.Option("-o", "--output", help="schedule file; report.json is written beside it")]
 Hold = Annotated[list[str] | None, typer.Option("--hold", help="path of a layer to leave as it is; repeatable")]
 Uneven = Annotated[bool, typer.Option("--uneven", help="also ratios that are not whole, for closed forms")]
+Ranges = Annotated[
+    int, typer.Option("--ranges", min=0, help="halvings of the range of binary spikes, for layers that fire seldom")
+]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="calibration samples that sensitivity is measured on")]
 Verify = Annotated[
     int | None, typer.Option("--verify", min=1, help="calibration samples that schedules are verified on; default all")
@@ -76,6 +79,7 @@ def optimize(
     output: Out = Path("schedule.json"),
     hold: Hold = None,
     uneven: Uneven = False,
+    ranges: Ranges = 0,
     samples: Samples = 256,
     verify: Verify = None,
     engine: EngineName = "auto",
@@ -100,7 +104,7 @@ def optimize(
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
-        uneven=uneven, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
+        uneven=uneven, ranges=ranges, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
         recalibrate=recalibrate, match=match, agreement=agreement, progress=Ticker(),
     )  # fmt: skip
     files = _written(result, output)

@@ -55,14 +55,14 @@ class Param:
     bound: float | None = None
 
 
-Retiming = Callable[["Neuron", int, int], "Neuron"]
+Retiming = Callable[["Neuron", int, int, Fraction], "Neuron"]
 
 
 @dataclass(frozen=True)
 class Template:
     """A family of neuron programs.
 
-    ``retimings`` maps a method (``closed``, ``oneshot``) to a function (neuron, r, levels).
+    ``retimings`` maps a method (``closed``, ``oneshot``) to a function (neuron, r, levels, share).
     """
 
     name: str
@@ -153,14 +153,20 @@ class Neuron:
         changed = neuron(self.template, **{**dict(self.settings), **settings})
         return replace(changed, substeps=self.substeps if substeps is None else substeps)
 
-    def retime(self, r: int | Fraction, levels: int = 1, method: str = "closed") -> Neuron:
+    def retime(self, r: int | Fraction, levels: int = 1, method: str = "closed", share: float | Fraction = 1) -> Neuron:
         """The neuron that covers r of its former steps in one.
 
         By definition: the input repeated r times, the former neuron run on that, its outputs averaged.
         ``micro`` works for every template and is exact for input that is constant within the step; ``levels`` then
-        follows from r. Other methods are the template's own.
+        follows from r. Other methods are the template's own. They emit up to ``share`` of what r former steps could:
+        one of k spikes a step stands for share * r / k former ones.
         """
-        r = Fraction(r)
+        r, share = Fraction(r), Fraction(share)
+        if not 0 < share <= 1:
+            raise LdsnnError(f"the range of a neuron is a share of its former one, above 0 and up to 1, not {share}")
+        if share != 1 and (method == "micro" or r == 1):
+            what = "micro retiming" if method == "micro" else "a neuron that keeps its steps"
+            raise LdsnnError(f"{what} has the whole range, not {share}")
         if (r == 1 and levels == max(1, int(self.options.get("max_count", 1)))) or (not self.family.spiking and r == 1):
             return self
         if method == "micro":
@@ -172,7 +178,7 @@ class Neuron:
             raise LdsnnError(f"neuron {self.template!r} has no {method!r} retiming, only {known}")
         if self.substeps != 1:
             raise LdsnnError(f"{method} retiming of a neuron that runs {self.substeps} substeps is not defined")
-        return self.family.retimings[method](self, r, levels)  # type: ignore[arg-type]
+        return self.family.retimings[method](self, r, levels, share)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         settings = [f"{k}={_text(v)}" for k, v in self.settings]

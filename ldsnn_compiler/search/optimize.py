@@ -146,6 +146,7 @@ def optimize(
     seed: int = 0,
     hold: Sequence[str] = (),
     uneven: bool = False,
+    ranges: int = 0,
     caution: float = 0.5,
     recalibrate: bool = False,
     match: bool = False,
@@ -168,6 +169,7 @@ def optimize(
         seed: of random starts; the same seed gives the same schedule.
         hold: paths of layers to leave as they are.
         uneven: also timesteps whose ratio to the original's is not whole.
+        ranges: how often the range of binary spikes may be halved, for layers that fire seldom.
         caution: standard errors of the drop that are added to it before it is held against the budget.
         recalibrate: add a row for each schedule after recalibration (:mod:`ldsnn_compiler.search.recalibrate`), the
             uniform ones too.
@@ -182,7 +184,7 @@ def optimize(
     if not 0 <= budget <= 1:
         raise LdsnnError(f"a budget is a share of samples in 0..1, not {budget}")
     effort, modes = effort or Effort(), ("binary", "graded") if spikes == "both" else (spikes,)
-    spaces = {mode: space(graph, mode, hold=hold, uneven=uneven) for mode in modes}
+    spaces = {mode: space(graph, mode, hold=hold, uneven=uneven, ranges=ranges) for mode in modes}
     search = _Search(
         graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
         tuple(hold), uneven, engine(effort.engine, graph, len(data.report[0]), target),

@@ -6,6 +6,9 @@ r = T/t is whole (with ``uneven``, a closed form also at 3/2 of those). What it 
 ``binary``  one spike a step: ``closed`` where the neuron has it, else ``oneshot``;
 ``graded``  those, and counts: up to ``levels`` = 2, 4, ... <= r spikes a step, and where there is no closed form
             ``micro``, whose events are counts of up to r.
+
+With ``ranges`` = n, binary spikes also come in ranges of 1/2, 1/4, ... 1/2**n, while they stand for no less than one
+spike of the original: layers that fire seldom keep finer spikes.
 """
 
 from __future__ import annotations
@@ -34,8 +37,7 @@ class Choice:
 
     def __str__(self) -> str:
         first = self.layers[0]
-        levels = f" x{first.levels}" if first.levels > 1 else ""
-        return f"T={first.timesteps}{levels} {first.method}"
+        return str(Uniform(first.timesteps, first.levels, first.method, first.range))
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Uniform:
-    """One setting for all layers: ``timesteps`` of a whole run, ``levels``, ``method``."""
+    """One setting for all layers: ``timesteps`` of a whole run, ``levels``, ``method``, ``range``."""
 
     timesteps: int
     levels: int
     method: str
+    range: float = 1.0
 
     def __str__(self) -> str:
-        return f"T={self.timesteps}" + (f" x{self.levels}" if self.levels > 1 else "") + f" {self.method}"
+        levels = f" x{self.levels}" if self.levels > 1 else ""
+        share = f" range {self.range:.3g}" if self.range != 1 else ""
+        return f"T={self.timesteps}{levels} {self.method}{share}"
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,12 @@ class Space:
     def uniforms(self) -> tuple[Uniform, ...]:
         """Every setting that some group has, fewest timesteps first; what a uniform schedule may be."""
         found = {
-            Uniform(int(first.timesteps / share), first.levels, first.method)
+            Uniform(int(first.timesteps / share), first.levels, first.method, first.range)
             for group, share in zip(self.groups, self.shares, strict=True)
             for choice in group.choices
             if (first := choice.layers[0]) and (first.timesteps / share).denominator == 1
         }
-        return tuple(sorted(found, key=lambda u: (u.timesteps, u.levels, METHODS.index(u.method))))
+        return tuple(sorted(found, key=lambda u: (u.timesteps, u.levels, METHODS.index(u.method), u.range)))
 
     def uniform(self, wanted: Uniform) -> tuple[int, ...]:
         """Picks that come nearest to one setting everywhere: never fewer timesteps than wanted, nor more levels."""
@@ -101,7 +106,7 @@ class Space:
         )
 
 
-def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[int, Fraction, bool, int, bool, int]:
+def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[float, ...]:
     first = choice.layers[0]
     steps = first.timesteps - wanted.timesteps * share
     more = first.levels > wanted.levels
@@ -110,18 +115,22 @@ def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[int, Fr
         abs(steps),
         more,
         abs(wanted.levels - first.levels),
+        abs(wanted.range - first.range),
         first.method != wanted.method,
         METHODS.index(first.method),
     )
 
 
-def space(graph: Graph, spikes: str = "binary", *, hold: Iterable[str] = (), uneven: bool = False) -> Space:
+def space(
+    graph: Graph, spikes: str = "binary", *, hold: Iterable[str] = (), uneven: bool = False, ranges: int = 0
+) -> Space:
     """All schedules of a traced graph.
 
     Args:
         spikes: ``binary`` or ``graded``.
         hold: paths of layers that are to stay as they are.
         uneven: closed forms may also run at 3/2 of a divisor of T.
+        ranges: how often the range of binary spikes may be halved.
 
     Raises:
         ScheduleError: unknown ``spikes``, or ``hold`` names layers that the graph does not have.
@@ -134,7 +143,7 @@ def space(graph: Graph, spikes: str = "binary", *, hold: Iterable[str] = (), une
         raise ScheduleError(problems)
     groups, shares = [], []
     for members in _together(graph, layers):
-        groups.append(_group(graph, members, spikes, hold, uneven))
+        groups.append(_group(graph, members, spikes, hold, uneven, ranges))
         shares.append(next(iter(members.values())).type.duration / graph.base_timesteps)
     return Space(graph.base_timesteps, tuple(groups), tuple(shares))
 
@@ -148,7 +157,7 @@ def _together(graph: Graph, layers: Mapping[str, Node]) -> list[dict[str, Node]]
     return list(groups.values())
 
 
-def _group(graph: Graph, members: dict[str, Node], spikes: str, hold: set[str], uneven: bool) -> Group:
+def _group(graph: Graph, members: dict[str, Node], spikes: str, hold: set[str], uneven: bool, ranges: int) -> Group:
     paths, nodes = tuple(members), list(members.values())
     same = Choice(tuple(LayerSchedule(n.type.timesteps, 1, _identity(n["neuron"])) for n in nodes))
     if asked := sorted(hold & members.keys()):
@@ -160,7 +169,7 @@ def _group(graph: Graph, members: dict[str, Node], spikes: str, hold: set[str], 
         return Group(paths, (same,), "runs one timestep already")
     choices, refusals = [same], list[str]()
     for t in _candidates(steps, uneven):
-        choices += _choices(graph, nodes, t, spikes, refusals)
+        choices += _choices(graph, nodes, t, spikes, ranges, refusals)
     held = "" if len(choices) > 1 else "; ".join(dict.fromkeys(refusals)) or "no number of timesteps divides its own"
     return Group(paths, tuple(choices), held)
 
@@ -181,22 +190,26 @@ def _candidates(steps: int, uneven: bool) -> Iterator[int]:
     return iter(sorted(divisors, reverse=True))
 
 
-def _choices(graph: Graph, nodes: list[Node], t: int, spikes: str, refusals: list[str]) -> list[Choice]:
-    """Choices of a group at t steps; layers without some number of levels take the most they have below it."""
-    each = [_layer_options(graph, node, t, spikes, refusals) for node in nodes]
+def _choices(graph: Graph, nodes: list[Node], t: int, spikes: str, ranges: int, refusals: list[str]) -> list[Choice]:
+    """Choices of a group at t steps; layers without some number of levels take the most they have below it, in the
+    nearest range."""
+    each = [_layer_options(graph, node, t, spikes, ranges, refusals) for node in nodes]
     if not all(each):
         return []
     if len(each) == 1:
         return [Choice((option,)) for option in each[0]]
-    wanted = sorted({option.levels for options in each for option in options})
-    return [Choice(tuple(max((o for o in options if o.levels <= k), key=_levels) for options in each)) for k in wanted]
+    wanted = sorted({(option.levels, option.range) for options in each for option in options})
+    found = [Choice(tuple(_nearest(options, levels, share) for options in each)) for levels, share in wanted]
+    return list(dict.fromkeys(found))
 
 
-def _levels(option: LayerSchedule) -> int:
-    return option.levels
+def _nearest(options: list[LayerSchedule], levels: int, share: float) -> LayerSchedule:
+    return max((o for o in options if o.levels <= levels), key=lambda o: (o.levels, -abs(o.range - share)))
 
 
-def _layer_options(graph: Graph, node: Node, t: int, spikes: str, refusals: list[str]) -> list[LayerSchedule]:
+def _layer_options(
+    graph: Graph, node: Node, t: int, spikes: str, ranges: int, refusals: list[str]
+) -> list[LayerSchedule]:
     """What one layer may be at t steps; ``refusals`` collects why not more."""
     neuron: Neuron = node["neuron"]
     r = Fraction(node.type.timesteps, t)
@@ -205,6 +218,7 @@ def _layer_options(graph: Graph, node: Node, t: int, spikes: str, refusals: list
         if method not in neuron.family.retimings or (method == "oneshot" and r.denominator != 1):
             continue
         tried = [LayerSchedule(t, k, method) for k in _level_numbers(neuron, r, spikes)]
+        tried += [LayerSchedule(t, 1, method, share) for share in _ranges(neuron, r, ranges)]
         found = [option for option in tried if _fits(graph, node, option, refusals)]
         if found:
             break
@@ -219,6 +233,12 @@ def _level_numbers(neuron: Neuron, r: Fraction, spikes: str) -> list[int]:
     if spikes == "binary" or neuron.options.get("max_count", 1) != 1:
         return [1]
     return sorted({2**i for i in range(int(r).bit_length())} | {int(r)})
+
+
+def _ranges(neuron: Neuron, r: Fraction, ranges: int) -> list[float]:
+    """Ranges of a binary neuron below the whole one, down to a spike of the original a step."""
+    binary = neuron.options.get("max_count", 1) == 1
+    return [0.5**i for i in range(1, ranges + 1) if binary and r >= 2**i]
 
 
 def _micro(neuron: Neuron, r: Fraction, spikes: str, refusals: list[str]) -> bool:
@@ -243,7 +263,7 @@ def _fits(graph: Graph, node: Node, option: LayerSchedule, refusals: list[str]) 
             path = next(p for p, n in neuron_layers(graph).items() if n is node)
             apply_schedule(graph.clone(), Schedule(graph.base_timesteps, same | {path: replace(option)}))
         else:
-            retimed(graph.clone(), node, r, option.levels, option.method)
+            retimed(graph.clone(), node, r, option)
     except LdsnnError as error:
         refusals.extend(p.message for p in error.problems)
         return False

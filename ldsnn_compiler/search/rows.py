@@ -54,8 +54,8 @@ def _original(graph: Graph) -> dict[str, LayerSchedule]:
 
 
 def layers_json(schedule: Schedule) -> dict[str, dict[str, Any]]:
-    """Timesteps, levels and method by path."""
-    return {p: {"timesteps": e.timesteps, "levels": e.levels, "method": e.method} for p, e in schedule.layers.items()}
+    """The schedule's entries by path."""
+    return {path: layer.to_json() for path, layer in schedule.layers.items()}
 
 
 def beside_row(figures: Figures, reference: Figures, criterion: Criterion, budget: float) -> dict[str, Any]:

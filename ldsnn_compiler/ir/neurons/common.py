@@ -139,37 +139,46 @@ def scaled(value: float | TensorRef, factor: float | Fraction, what: str) -> flo
     return float(value * factor)
 
 
-def per_level(neuron: Neuron, levels: int) -> dict[str, Any]:
-    """Threshold, reset charge, initial and least membrane and spike value divided into ``levels`` equal charges."""
+def per_level(neuron: Neuron, levels: int, share: Fraction) -> dict[str, Any]:
+    """Threshold, reset charge, initial and least membrane and spike value: ``share`` of each divided into ``levels``
+    equal charges."""
     charges = ("threshold", "reset_charge", "v_init", "v_min", "spike_value")
     names = [n for n in charges if n in neuron.params]
-    return {n: scaled(neuron.params[n], Fraction(1, levels), n) for n in names}
+    return {n: scaled(neuron.params[n], share / levels, n) for n in names}
 
 
-def leaky_oneshot(neuron: Neuron, levels: int, gain: float, unit: float) -> Neuron:
+def keeps_hard_reset(neuron: Neuron, levels: int) -> bool:
+    """Whether a retimed neuron resets as hard as before: where it still emits one spike a step at most."""
+    return neuron.options["reset"] == "hard" and levels == 1 and neuron.options["max_count"] == 1
+
+
+def leaky_oneshot(neuron: Neuron, levels: int, share: Fraction, gain: float, unit: float) -> Neuron:
     """Firing and reset of a leaky neuron that covers r steps in one; the caller sets the decay. Approximate.
 
     Over r steps of held input a silent membrane goes from v to d**r v + G x; the step itself has gain g. ``gain`` is
     G / g, ``unit`` what the membrane is divided by (1, or G where the step's equation leaves no room for G). A spike of
-    r / k former ones subtracts what those, spread evenly over the r steps, would have left at the end, c = q * gain / k
-    for a former reset charge q. Where that is more than q, the threshold rises by (c - q) / 2: the membrane then keeps
-    the mean it had, and with it the leak, and spikes are rounded to the nearest number, not up. The threshold is never
-    below the former one, so subthreshold trajectories are exact. What it drops: when within the step the spikes fell,
-    single spikes of a weak input, and what a hard reset would have discarded.
+    share * r / k former ones subtracts what those, spread evenly over the r steps, would have left at the end,
+    c = share * q * gain / k for a former reset charge q. Where that is more than q, the threshold rises by (c - q) / 2:
+    the membrane then keeps the mean it had, and with it the leak, and spikes are rounded to the nearest number, not up.
+    The threshold is never below the former one, so subthreshold trajectories are exact. What it drops: when within the
+    step the spikes fell, single spikes of a weak input, and what a hard reset would have discarded. Where there is one
+    spike a step at most, a hard reset stays one, and drops what is above the raised threshold.
     """
     charge = scaled(neuron.params["reset_charge" if neuron.options["own_reset_charge"] else "threshold"], 1, "charge")
-    larger = charge * gain / levels
+    larger = float(charge * gain * share / levels)
     threshold = scaled(neuron.params["threshold"], 1, "threshold") + max(0.0, larger - charge) / 2
     least = {"v_min": scaled(neuron.params["v_min"], 1 / unit, "v_min")} if neuron.options["floor"] else {}
+    if keeps_hard_reset(neuron, levels):
+        reset: dict[str, Any] = {"v_reset": scaled(neuron.params["v_reset"], 1 / unit, "v_reset")}
+    else:
+        reset = {"reset": "soft", "own_reset_charge": True, "reset_charge": larger / unit}
     return neuron.with_(
         None,
-        reset="soft",
+        **reset,
         reset_time="now",
         max_count=levels,
-        own_reset_charge=True,
         threshold=threshold / unit,
-        reset_charge=larger / unit,
         v_init=scaled(neuron.params["v_init"], 1 / unit, "v_init"),
-        spike_value=scaled(neuron.params["spike_value"], 1 / levels, "spike_value"),
+        spike_value=scaled(neuron.params["spike_value"], share / levels, "spike_value"),
         **least,
     )

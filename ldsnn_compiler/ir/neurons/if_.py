@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Neuron, Options, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, per_level, spiking
+from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, keeps_hard_reset, per_level, scaled, spiking
 from ldsnn_compiler.ir.program import Program
 
 
@@ -12,23 +14,26 @@ def build(options: Options) -> Program:
     return spiking(options, "h = v + x")
 
 
-def closed(neuron: Neuron, r: int, levels: int) -> Neuron:
+def closed(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Exact for constant input, soft reset: gain 1, unit charge threshold/k, v_init/k, count clipped to k, output
-    count/k."""
+    count/k; all of it times ``share``."""
     if neuron.options["reset"] != "soft" or neuron.options["reset_time"] != "now":
         raise LdsnnError(
             "closed retiming needs an IF neuron with a soft reset that takes effect at once; use micro or oneshot"
         )
-    if neuron.options["max_count"] != 1 and levels != 1:
+    if neuron.options["max_count"] != 1 and not levels == share == 1:
         raise LdsnnError("closed retiming gives levels to a binary neuron; this one emits counts already")
-    return neuron.with_(max_count=levels, **per_level(neuron, levels)) if levels != 1 else neuron
+    return neuron.with_(max_count=levels, **per_level(neuron, levels, share)) if share != levels else neuron
 
 
-def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
-    """Approximate, hard reset: counts of ``threshold/k`` are subtracted, so the residue that each hard reset drops is
-    kept."""
-    soft = neuron.with_(reset="soft", reset_time="now")
-    return closed(soft, r, levels)
+def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
+    """Approximate, hard reset. One spike a step: the same neuron with ``share`` of its threshold; a reset drops what is
+    above it, once for the share * r former spikes that it stands for. Counts of ``share * threshold / k`` are
+    subtracted, so the residue that each hard reset drops is kept."""
+    if keeps_hard_reset(neuron, levels):
+        v_reset = scaled(neuron.params["v_reset"], share, "v_reset")
+        return neuron.with_(None, reset_time="now", v_reset=v_reset, **per_level(neuron, 1, share))
+    return closed(neuron.with_(reset="soft", reset_time="now"), r, levels, share)
 
 
 IF = register(

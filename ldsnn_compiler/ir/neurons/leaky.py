@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from ldsnn_compiler.ir.neuron import Neuron, Options, Param, Template, register
 from ldsnn_compiler.ir.neurons.common import (
     FEEDBACK,
@@ -32,7 +34,7 @@ def undelayed(neuron: Neuron) -> Neuron:
     return neuron.with_(reset_time="now", own_reset_charge=True, reset_charge=per_spike)
 
 
-def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
+def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): beta becomes beta**r, g is 1.
 
     The delayed subtract is written as an immediate one first; the membrane is kept in units of G.
@@ -41,7 +43,7 @@ def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
     beta = scaled(now.params["beta"], 1, "beta")
     decay = beta ** int(r)
     gain = float(r) if beta == 1.0 else (1.0 - decay) / (1.0 - beta)
-    return leaky_oneshot(now, levels, gain, gain).with_(beta=decay)
+    return leaky_oneshot(now, levels, share, gain, gain).with_(beta=decay)
 
 
 LEAKY = register(

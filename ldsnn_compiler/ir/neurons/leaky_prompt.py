@@ -7,6 +7,8 @@ reset" in the source). While no input exceeds the threshold by so much, this is 
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, neuron, register
 from ldsnn_compiler.ir.neurons.common import FEEDBACK, FIRING_PARAMS, drive
 from ldsnn_compiler.ir.program import Program, program
@@ -21,10 +23,10 @@ def build(options: Options) -> Program:
     )
 
 
-def oneshot(prompt: Neuron, r: int, levels: int) -> Neuron:
+def oneshot(prompt: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate: as ``leaky`` with a soft reset, whose counts say what a membrane far above threshold owes."""
     soft = neuron("leaky", compare="gt", **dict(prompt.settings))
-    return soft.retime(r, levels, "oneshot")
+    return soft.retime(r, levels, "oneshot", share)
 
 
 LEAKY_PROMPT = register(

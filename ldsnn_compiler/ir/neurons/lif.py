@@ -7,6 +7,8 @@ division by tau becomes a multiplication by ``k`` (ParametricLIF's sigmoid(w)); 
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, register
 from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, scaled, spiking
@@ -22,7 +24,7 @@ def build(options: Options) -> Program:
     return spiking(options, f"h = v - (v - v_rest) {leak} + x")
 
 
-def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
+def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): d = 1 - 1/tau becomes d**r.
 
     With ``decay_input`` g = 1/tau and G = 1 - d**r: the same equation with ``tau' = 1 / G``. Without it g = 1 and
@@ -32,10 +34,10 @@ def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
     decay = (1.0 - 1.0 / tau) ** int(r)
     gain = (1.0 - decay) * tau
     if neuron.options["decay_input"] and neuron.options["form"] != "fused":
-        return leaky_oneshot(neuron, levels, gain, 1.0).with_(form="tau", tau=1.0 / (1.0 - decay))
+        return leaky_oneshot(neuron, levels, share, gain, 1.0).with_(form="tau", tau=1.0 / (1.0 - decay))
     if neuron.params.get("v_rest", 0.0) != 0.0:
         raise LdsnnError("oneshot retiming of an LIF neuron without decay_input needs v_rest = 0; use micro")
-    return leaky_oneshot(neuron, levels, gain, gain).with_(form="fused", decay=decay)
+    return leaky_oneshot(neuron, levels, share, gain, gain).with_(form="fused", decay=decay)
 
 
 def _tau(neuron: Neuron) -> float:

@@ -7,6 +7,8 @@ are ``dt / tau``, rounded once.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, register
 from ldsnn_compiler.ir.neurons.common import (
@@ -40,7 +42,7 @@ def build(options: Options) -> Program:
     return spiking(options, f"h = v + mem_rate * (({drive(options)} + v_leak) - v)")
 
 
-def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
+def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): d = 1 - mem_rate becomes d**r.
 
     g = mem_rate and G = 1 - d**r: the same equation with the rate G.
@@ -49,7 +51,7 @@ def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
         raise LdsnnError("oneshot retiming of a neuron with a synaptic current is not defined; use micro")
     rate = scaled(neuron.params["mem_rate"], 1, "mem_rate")
     whole = 1.0 - (1.0 - rate) ** int(r)
-    return leaky_oneshot(neuron, levels, whole / rate, 1.0).with_(mem_rate=whole)
+    return leaky_oneshot(neuron, levels, share, whole / rate, 1.0).with_(mem_rate=whole)
 
 
 LIF_EULER = register(

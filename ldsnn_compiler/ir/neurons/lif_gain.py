@@ -7,6 +7,8 @@ input of the step: ``i = alpha * (i + x)``. Sinabs has ``beta = exp(-1/tau_mem)`
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, register
 from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, scaled, spiking
@@ -26,14 +28,14 @@ def build(options: Options) -> Program:
     return spiking(options, "h = beta * v + gain * x")
 
 
-def oneshot(neuron: Neuron, r: int, levels: int) -> Neuron:
+def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): beta becomes beta**r, g stays gain."""
     if neuron.options["synapse"] or neuron.options["reset_time"] != "now":
         raise LdsnnError("oneshot retiming of lif_gain needs a reset at once and no synaptic current; use micro")
     beta = scaled(neuron.params["beta"], 1, "beta")
     decay = beta ** int(r)
     gain = float(r) if beta == 1.0 else (1.0 - decay) / (1.0 - beta)
-    return leaky_oneshot(neuron, levels, gain, gain).with_(beta=decay)
+    return leaky_oneshot(neuron, levels, share, gain, gain).with_(beta=decay)
 
 
 LIF_GAIN = register(

@@ -124,7 +124,8 @@ class Chains:
             )
         calls = sum(chain.module == node.target for chain, _ in self.place.values())
         if (isinstance(value, fx.Node) and value.op == "get_attr") or not calls:
-            hint = "start from init_leaky() or zeros"
+            forgetful = self.is_forgetful(self.root.get_submodule(str(node.target)))
+            hint = "start from None" if forgetful else "start from init_leaky() or zeros"
             return Problem("starts from a state that is not zero", hint=hint, **at(node, self.root))
         what = describe(value, self.root) if isinstance(value, fx.Node) else repr(value)
         message = f"the state passed to step {calls} is not the one that step {calls - 1} returned, but {what}"

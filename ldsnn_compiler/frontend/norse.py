@@ -79,7 +79,7 @@ def lif(m: Any, values: Values, feedback: bool) -> Neuron:
 
 def lif_box(m: Any, values: Values, feedback: bool) -> Neuron:
     """``LIFBoxCell``."""
-    kind = "soft" if m.p.reset_method is reset_subtract else "hard"
+    kind = "soft" if getattr(m.p, "reset_method", reset_value) is reset_subtract else "hard"
     firing = {k: v for k, v in _firing(m, values).items() if k == "threshold" or kind == "hard"}
     return neuron("lif_euler", compare="gt", reset=kind, synapse=False, **_membrane(m, values), **firing)
 
@@ -306,7 +306,7 @@ def current_encoder(m: Any, ctx: Context, x: Any) -> Traced:
         raise ctx.refuse("makes a sequence of its own in each timestep", time=True, hint="encode before the loop")
     ctx.steps(int(m.seq_length))
     held = x.like(ctx.hold(x.value), SEQUENCE)
-    return ctx.layer("neuron", held, neuron=lif_box(m, lambda n, v: parameter(ctx, x, n, torch.as_tensor(v)), False))
+    return ctx.layer("neuron", held, neuron=_kind(m, ctx, x, snn.lif_box_feed_forward_step))
 
 
 _HINT = "use LIF, LIFBox, IAF, LI or LSNN"

@@ -27,6 +27,7 @@ from ldsnn_compiler.frontend.context import Context, Refused
 from ldsnn_compiler.frontend.encoders import bernoulli
 from ldsnn_compiler.frontend.families import At, Broken, Family, Fixed, Running, Stacked, at, describe, mapped, ranges
 from ldsnn_compiler.frontend.registry import FrontEnd, FunctionImporter
+from ldsnn_compiler.frontend.state import State
 from ldsnn_compiler.frontend.traced import BATCH, TIME, Traced, leaves
 from ldsnn_compiler.frontend.unrolled import Unrolled, is_random, is_recording
 
@@ -69,9 +70,9 @@ def step_of(x: torch.Tensor, dim: int) -> torch.Tensor:
     return x.select(dim, 0)
 
 
-def sequence_of(x: torch.Tensor, dim: int) -> torch.Tensor:
+def sequence_of(x: Any, dim: int) -> Any:
     """Marks, in a re-rolled graph, the values of all timesteps, time as a new axis ``dim``."""
-    return x.unsqueeze(dim)
+    return x if isinstance(x, State) else x.unsqueeze(dim)
 
 
 def held(x: torch.Tensor) -> torch.Tensor:
@@ -119,8 +120,10 @@ def _is_one_step(unrolled: Unrolled, ctx: Context) -> bool:
     problems = unrolled.problems + unrolled.chains.restarted()
     if not problems and ctx.timesteps not in (None, 1):
         message = f"starts from a fresh state in each call of forward, without a loop over {ctx.timesteps} timesteps"
-        hint = "loop inside forward, or set init_hidden=True and leave the state out"
-        problems = [Problem(message, hint=hint, **at(chain.calls[0], unrolled.root)) for chain in fresh]
+        hints = {False: "set init_hidden=True and leave the state out", True: "take state=None and return the new one"}
+        for chain in fresh:
+            hint = f"loop inside forward, or {hints[is_forgetful(unrolled.root.get_submodule(chain.module))]}"
+            problems.append(Problem(message, hint=hint, **at(chain.calls[0], unrolled.root)))
     ctx.problems += [_placed(p, ctx) for p in problems]
     return bool(fresh) and not problems
 

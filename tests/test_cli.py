@@ -145,6 +145,27 @@ def test_listings_are_tables(command: str) -> None:
     assert result.exit_code == 0 and len(result.stdout.splitlines()) > 5
 
 
+# ---- a factory may give a graph
+
+GRAPH = """
+import torch
+from torch import nn
+import ldsnn_compiler as ld
+
+def graph():
+    ann = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    return ld.convert(ann, torch.rand(4, 3), timesteps=4, name="made")
+"""
+
+
+def test_a_factory_may_give_a_graph(folder: Path) -> None:
+    (folder / "g.py").write_text(GRAPH)
+    found = as_json("compile", f"{folder / 'g.py'}:graph", "-o", folder / "g.ldsnn")
+    assert found["timesteps"] == {"1": 4}
+    (line,) = errors("check", f"{folder / 'g.py'}:graph", "--shape", "3")
+    assert "gives a graph, where a PyTorch network is needed" in line
+
+
 # ---- check
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ldsnn_compiler.cli.common import note
 from ldsnn_compiler.errors import LdsnnError, Problem
@@ -103,10 +103,13 @@ def _imported(options: ModelOptions) -> Graph:
     if not options.convert:
         if options.calibrate:
             raise LdsnnError(Problem("says how to convert, so it needs --convert", where="--calibrate"))
-        module, example = open_module(options)
         from ldsnn_compiler.frontend import trace
 
         with warnings_as_notes():
+            made = _call_factory(options)
+            if _is_graph(made):
+                return made
+            module, example = _with_example(made, options)
             return trace(module, example, options.timesteps, name=name, sequence=options.sequence or None)
     problems = []
     if options.data is None:
@@ -147,8 +150,21 @@ def open_module(options: ModelOptions) -> tuple[nn.Module, Any]:
 
     The factory gives the module or ``(module, example)``; a parameter called ``timesteps`` gets ``--timesteps``. The
     example is otherwise a sample of the data, or zeros of ``--shape``; with ``--sequence`` time goes before the batch.
+    A factory that gives a graph is an error: there is no PyTorch network then.
     """
     made = _call_factory(options)
+    if _is_graph(made):
+        raise LdsnnError(Problem("gives a graph, where a PyTorch network is needed", where=options.model))
+    return _with_example(made, options)
+
+
+def _is_graph(made: Any) -> TypeGuard[Graph]:
+    from ldsnn_compiler.ir.graph import Graph
+
+    return isinstance(made, Graph)
+
+
+def _with_example(made: Any, options: ModelOptions) -> tuple[nn.Module, Any]:
     if isinstance(made, tuple) and len(made) == 2:
         return made[0].eval() if hasattr(made[0], "eval") else made[0], made[1]
     return made.eval() if hasattr(made, "eval") else made, _example(options)

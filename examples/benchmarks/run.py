@@ -65,26 +65,37 @@ class Benchmark:
     agreement: bool = False
     test: int | None = None
     uneven: bool = False
+    ranges: int = 0
 
     @property
     def options(self) -> ModelOptions:
         """The MODEL argument and its options."""
-        model = self.model if self.model.endswith(".nir") else str(EXAMPLES / self.model)
         return ModelOptions(
-            model, self.timesteps, self.convert, str(EXAMPLES / self.data), None, self.sequence, self.calibrate
-        )
+            str(EXAMPLES / self.model), self.timesteps, self.convert, str(EXAMPLES / self.data),
+            sequence=self.sequence, calibrate=self.calibrate,
+        )  # fmt: skip
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "mnist_cnn": Benchmark(
         "benchmarks/mnist_cnn.py:mnist_cnn", "benchmarks/mnist_cnn.py:mnist",
         Effort(samples=512, counted=64, verified=5000, counted_compiled=256, engine="compiled"),
-        timesteps=32, convert=True, uneven=True,
+        timesteps=32, convert=True, uneven=True, ranges=1,
+    ),
+    "fashion_lif": Benchmark(
+        "benchmarks/fashion_lif.py:fashion_lif", "benchmarks/fashion_lif.py:fashion",
+        Effort(samples=512, counted=64, verified=5000, counted_compiled=256, engine="compiled"),
+        timesteps=16, ranges=2,
     ),
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
         Effort(samples=256, counted=16, verified=1000, counted_compiled=64, engine="compiled"),
         timesteps=64, convert=True, calibrate="bias=true",
+    ),
+    "nmnist_scnn": Benchmark(
+        "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",
+        Effort(samples=100, verified=None, engine="interpreter"),
+        budget=0.01, agreement=True, test=100, ranges=5,
     ),
 }  # fmt: skip
 
@@ -124,8 +135,8 @@ def run(benchmark: Benchmark, spikes: str, storage: str | None) -> dict[str, Any
     started = time.monotonic()
     graph, data = network(benchmark)
     found = optimize(
-        graph, data, benchmark.budget, spikes=spikes, storage=storage, uneven=benchmark.uneven, recalibrate=True,
-        match=True, agreement=benchmark.agreement, effort=benchmark.effort, progress=Ticker(every=20.0),
+        graph, data, benchmark.budget, spikes=spikes, storage=storage, uneven=benchmark.uneven, ranges=benchmark.ranges,
+        recalibrate=True, match=True, agreement=benchmark.agreement, effort=benchmark.effort, progress=Ticker(every=20.0),
     )  # fmt: skip
     seconds = round(time.monotonic() - started, 1)
     x, y = data.report

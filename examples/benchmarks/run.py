@@ -135,9 +135,19 @@ def run(benchmark: Benchmark, spikes: str, storage: str | None) -> dict[str, Any
     started = time.monotonic()
     graph, data = network(benchmark)
     found = optimize(
-        graph, data, benchmark.budget, spikes=spikes, storage=storage, uneven=benchmark.uneven, ranges=benchmark.ranges,
-        recalibrate=True, match=True, agreement=benchmark.agreement, effort=benchmark.effort, progress=Ticker(every=20.0),
-    )  # fmt: skip
+        graph,
+        data,
+        benchmark.budget,
+        spikes=spikes,
+        storage=storage,
+        uneven=benchmark.uneven,
+        ranges=benchmark.ranges,
+        recalibrate=True,
+        match=True,
+        agreement=benchmark.agreement,
+        effort=benchmark.effort,
+        progress=Ticker(every=20.0),
+    )
     seconds = round(time.monotonic() - started, 1)
     x, y = data.report
     assert y is not None

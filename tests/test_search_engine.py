@@ -6,13 +6,28 @@ import pytest
 from graphs import Net
 from search_worker import data, network
 from test_search_evaluate import residual, samples
+from zoo import ZOO, build
+from zoo import data as data_of
 
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.interp.work import count_work
+from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.search.engine import CompiledEngine, dense_work, engine
 from ldsnn_compiler.search.evaluate import Evaluator, InterpreterRunner
 from ldsnn_compiler.search.optimize import Effort, optimize
 from ldsnn_compiler.search.options import space
 from ldsnn_compiler.targets.boards import board
+
+SHARED = CompiledEngine(board("native"))
+
+
+def mixed() -> Graph:
+    """Convolution, pool, shortcut, and a flattened readout, of eight steps."""
+    net = Net(8)
+    a = net.neuron(net.conv(net.input((1, 8, 8), "static"), 3))
+    b = net.neuron(net.conv(net.pool(a), 3))
+    c = net.neuron(net.op("add", net.conv(b, 3), net.pool(a)))
+    return net.output(net.op("readout", net.linear(net.op("flatten", c), 3), mode="mean"))
 
 
 def test_compiled_figures_are_the_interpreters() -> None:
@@ -28,9 +43,26 @@ def test_compiled_figures_are_the_interpreters() -> None:
     assert made > 0
     compiled.evaluate(where.schedule((1, 2, 0)))
     assert shared.kernels == made, "a known candidate needs no new kernel"
-    compiled.remember(where.schedule((1, 2, 0)))
-    assert compiled.evaluate(where.schedule((1, 2, 1))) == plain.evaluate(where.schedule((1, 2, 1)))
     assert compiled.fingerprint != plain.fingerprint
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_work_counted_from_buffers_is_the_interpreters(name: str) -> None:
+    graph = build(name)
+    x = data_of(graph)
+    runner = SHARED(graph)
+    runner(x, frozenset(), True)
+    assert dict(runner.work) == count_work(graph, *x)[1].layers
+
+
+def test_work_of_every_kind_of_time_change() -> None:
+    """Means and repeats in front of synapses and shortcuts, pooled and flattened, of spikes and of counts."""
+    graph = mixed()
+    x, where = samples(graph, 3), space(graph, "graded")
+    compiled, plain = Evaluator(graph, x, engine=SHARED), Evaluator(graph, x)
+    assert compiled.reference == plain.reference
+    for picks in [(0, 3, 1), (2, 0, 5), (4, 1, 0), (1, 4, 3)]:
+        assert compiled.evaluate(where.schedule(picks)) == plain.evaluate(where.schedule(picks))
 
 
 def test_a_whole_search_runs_compiled() -> None:

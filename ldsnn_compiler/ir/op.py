@@ -191,8 +191,7 @@ def per_step_op(
 
     def infer(call: Call) -> tuple[Stream, ...]:
         first, used = same_time(call), _used(call)
-        key = (*call.attrs.items(), *(t.shape for t in call.types), *((k, v.shape) for k, v in used.items()))
-        if key not in shapes:
+        if (key := _code(call, used)) not in shapes:
             shapes[key] = run_on_nothing(call) or run_on_meta(call, used)
         return (first.with_(shape=shapes[key], dtype="float32", signal=signal(call)),)
 
@@ -235,12 +234,25 @@ def _used(call: Call) -> dict[str, torch.Tensor]:
     return {n: call.tensors[n] for n in names}
 
 
+def _code(call: Call, used: Tensors) -> Hashable:
+    """What shapes depend on."""
+    return (*call.attrs.items(), *(t.shape for t in call.types), *((k, v.shape) for k, v in used.items()))
+
+
 def _fan_out_by_gradient(step: Step, weights: tuple[str, ...]) -> Callable[[Call, int], torch.Tensor | None]:
     """Fan-out exact at borders: the gradient of the summed outputs when every weight is 1."""
 
+    known: dict[Hashable, torch.Tensor] = {}  # a search counts the work of hundreds of graphs with the same layers
+
     def fan_out(call: Call, operand: int) -> torch.Tensor | None:
+        used = _used(call)
+        if (key := (operand, _code(call, used))) not in known:
+            known[key] = gradient(call, operand, used)
+        return known[key]
+
+    def gradient(call: Call, operand: int, used: Tensors) -> torch.Tensor:
         names = {call.attrs[w].name for w in weights}  # type: ignore[union-attr]
-        ones = {k: torch.ones_like(v) if k in names else torch.zeros_like(v) for k, v in _used(call).items()}
+        ones = {k: torch.ones_like(v) if k in names else torch.zeros_like(v) for k, v in used.items()}
         x = torch.ones((1, *call.types[operand].shape), requires_grad=True)
         with torch.enable_grad():
             step(Call(call.attrs, call.types, ones), x).sum().backward()

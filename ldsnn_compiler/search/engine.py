@@ -2,14 +2,15 @@
 
 Candidates differ in a few layers, and weights are arguments: most of their kernels are those of candidates before
 them. So no library is built per candidate. Kernels are kept by key and called one after another over plain buffers.
-The interpreter runs the samples on which work is counted, and those whose streams are to be remembered; both give the
-same numbers up to single flips, where sums are rounded in another order.
+Work is counted from those buffers, on every sample. The interpreter gives the same numbers up to single flips, where
+sums are rounded in another order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError
@@ -19,6 +20,7 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
 from ldsnn_compiler.runtime import data, threads
 from ldsnn_compiler.search.evaluate import FOLD, OPTIMISE, Engine, InterpreterRunner, Runner
+from ldsnn_compiler.search.tally import Tally
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.build import symbols
 from ldsnn_compiler.targets.lower import plan
@@ -95,34 +97,47 @@ class _CompiledRunner:
 
     def __init__(self, shared: CompiledEngine, graph: Graph) -> None:
         self._shared, self._graph = shared, graph
-        self._interpreter = InterpreterRunner(graph)
-        self._plan: Plan | None = None
-        self._functions: Sequence[Function] = ()
-        self._arguments: dict[str, Any] = {}
 
     @property
     def work(self) -> Mapping[str, LayerWork]:
         """Work of the samples that were counted."""
-        return self._interpreter.work
+        return self._tally.work if self._tally.is_possible else self._interpreter.work
 
     def __call__(self, inputs: Data, capture: frozenset[str], count: bool) -> tuple[Data, dict[str, Any]]:
-        if count or capture:
+        if capture or (count and not self._tally.is_possible):
             return self._interpreter(inputs, capture, count)
-        return self._run(inputs), {}
+        return self._run(inputs, count), {}
 
-    def _prepare(self) -> Plan:
+    @cached_property
+    def _interpreter(self) -> InterpreterRunner:
+        return InterpreterRunner(self._graph)
+
+    @cached_property
+    def _placed(self) -> Graph:
         text = f"{UNSCHEDULED},{PLACE}" if self._graph.stage == "traced" else PLACE
-        placed = run_pipeline(self._graph.clone(), parse_pipeline(text))
-        made = plan(placed, self._shared.board, "run")
-        self._functions = self._shared.functions(made)
-        self._arguments = {name: data.to_tvm(made.arguments[name]()) for name in made.used_arguments()}
-        return made
+        return run_pipeline(self._graph.clone(), parse_pipeline(text))
 
-    def _run(self, inputs: Data) -> Data:
+    @cached_property
+    def _plan(self) -> Plan:
+        return plan(self._placed, self._shared.board, "run")
+
+    @cached_property
+    def _tally(self) -> Tally:
+        """Of the graph as it was given: a traced one is run optimised, but counted as it stands."""
+        is_traced = self._graph.stage == "traced"
+        return Tally(self._graph if is_traced else self._placed, self._placed, self._plan)
+
+    @cached_property
+    def _functions(self) -> Sequence[Function]:
+        return self._shared.functions(self._plan)
+
+    @cached_property
+    def _arguments(self) -> Mapping[str, Any]:
+        return {name: data.to_tvm(self._plan.arguments[name]()) for name in self._plan.used_arguments()}
+
+    def _run(self, inputs: Data, count: bool) -> Data:
         import tvm
 
-        if self._plan is None:
-            self._plan = self._prepare()
         made, batch = self._plan, inputs[0].shape[1]
         values = {**self._arguments, **dict(zip(made.inputs, map(data.to_tvm, inputs), strict=True))}
         threads.use(self._shared.board.cores)
@@ -131,4 +146,6 @@ class _CompiledRunner:
                 buffer = made.buffers[name]
                 values[name] = tvm.runtime.empty(buffer.sized(batch), buffer.dtype)
             function(*(values[name] for name in (*kernel.operands, *kernel.results)))
+        if count:
+            self._tally.add(values, batch)
         return tuple(data.to_torch(values[name]).clone() for name in made.outputs)

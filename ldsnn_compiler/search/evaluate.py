@@ -38,7 +38,7 @@ MARGIN = 4.0
 divergence then means the same for rates, which lie in 0..1, and for logits."""
 
 
-VERSION = 1
+VERSION = 2
 """Of what figures mean: raised when they would come out differently."""
 
 
@@ -168,7 +168,7 @@ class Evaluator:
         adjust: Adjustment | None = None,
         latency: Latency | None = None,
     ) -> None:
-        _check(graph, x)
+        check(graph, x)
         self._latency = latency
         self._adjust = adjust
         self.original, self.x = graph, x
@@ -265,7 +265,7 @@ class Evaluator:
         running = start.graph if start else graph
         keep = self._cache.plan(graph, signature) if remember else {}
         runner, scores = self._engine(running), list[Tensor]()
-        batch = max(1, self._memory // max(1, _bytes_per_sample(running)))
+        batch = max(1, self._memory // max(1, bytes_per_sample(running)))
         for low, high in self._batches(batch):
             inputs = self._inputs(running, start.known if start else {}, low, high)
             outputs, captured = runner(inputs, frozenset(keep), low < self.counted)
@@ -320,7 +320,7 @@ def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Seq
     return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
 
 
-def _bytes_per_sample(graph: Graph) -> int:
+def bytes_per_sample(graph: Graph) -> int:
     """Bytes of values that the interpreter holds at once, at most: each until its last use."""
     last = {v.name: i for i, n in enumerate(graph.nodes) for v in (*n.operands, *n.results)}
     spent, held, peak = [0] * len(graph.nodes), 0, 0
@@ -334,7 +334,8 @@ def _bytes_per_sample(graph: Graph) -> int:
     return peak
 
 
-def _check(graph: Graph, x: Tensor) -> None:
+def check(graph: Graph, x: Tensor) -> None:
+    """Raises LdsnnError unless schedules of the graph can be evaluated on the samples ``x [N, ...]``."""
     problems = []
     if graph.stage != "traced":
         problems.append(Problem(f"timesteps are chosen for a traced graph, this one is {graph.stage}", graph.name))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ldsnn_compiler.driver import compile as compile
     from ldsnn_compiler.files import read as read
+    from ldsnn_compiler.files import write as write
     from ldsnn_compiler.frontend import trace as trace
     from ldsnn_compiler.frontend.conversion import convert as convert
     from ldsnn_compiler.interp.module import Interpreter as Interpreter
     from ldsnn_compiler.interp.work import count_work as count_work
     from ldsnn_compiler.ir.graph import Graph as Graph
-    from ldsnn_compiler.ir.store import write_graph as write
     from ldsnn_compiler.ir.verify import verify as verify
     from ldsnn_compiler.runtime import Compiled as Compiled
     from ldsnn_compiler.runtime import load as load
@@ -58,7 +58,7 @@ _PUBLIC = {
     "read": ("files", "read"),
     "trace": ("frontend", "trace"),
     "verify": ("ir.verify", "verify"),
-    "write": ("ir.store", "write_graph"),
+    "write": ("files", "write"),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.verify import check_stable
 from ldsnn_compiler.passes.assign_timesteps import with_schedule
 from ldsnn_compiler.pipeline import (
     Instrument,
@@ -57,6 +58,7 @@ def compile(
         raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
     if threads is not None and threads < 1:
         raise LdsnnError(f"a network runs on at least one thread, not {threads}")
+    check_stable(graph)
     machine = board(target)
     machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
     tell = progress or (lambda what, share: None)

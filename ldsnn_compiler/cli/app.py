@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typer
 
-from ldsnn_compiler.cli import bench, check, compile, demo, execute, listing, look, optimize, report
+from ldsnn_compiler.cli import bench, check, compile, demo, exchange, execute, listing, look, optimize, report
 from ldsnn_compiler.cli.common import command
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 for _function in (
     demo.demo,
     check.check,
+    exchange.import_,
+    exchange.export,
     compile.compile,
     optimize.optimize,
     execute.run,

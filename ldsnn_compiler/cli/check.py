@@ -28,6 +28,7 @@ def check(
 ) -> Answer:
     """Say whether a model can be imported: its layers as they would be, or all problems at once."""
     from ldsnn_compiler.frontend.report import layers_of
+    from ldsnn_compiler.ir.verify import stable
 
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
     graph, module, notes = _import(options)
@@ -35,13 +36,23 @@ def check(
         note(f"note: {each}")
     layers = layers_of(graph, module)
     answer = {"model": model, "base_timesteps": graph.base_timesteps, "notes": [asdict(n) for n in notes]}
-    shown = (_table(layers), _verdict(graph))
-    return Answer({**answer, "layers": [asdict(layer) for layer in layers], "problems": []}, shown)
+    problems = list(stable(graph))
+    for each in problems:
+        note(f"error: {each}")
+    shown = (_table(layers), _verdict(graph, bool(problems)))
+    found = {**answer, "layers": [asdict(layer) for layer in layers], "problems": [asdict(p) for p in problems]}
+    return Answer(found, shown, exit_code=1 if problems else 0)
 
 
 def _import(options: ModelOptions) -> tuple[Graph, nn.Module | None, tuple[Problem, ...]]:
     """The graph, the module it was traced from (if it was), and what the import has to say."""
-    if options.convert or kind_of(options.model) != "factory":
+    kind = kind_of(options.model)
+    if kind == "nir" and not options.convert:
+        from ldsnn_compiler.frontend.nir import import_nir
+
+        imported = import_nir(options.model, options.timesteps, options.dt)
+        return imported.graph, None, imported.notes
+    if options.convert or kind != "factory":
         return open_graph(options), None, ()
     from ldsnn_compiler.frontend.tracer import import_model
 
@@ -66,6 +77,7 @@ def _table(layers: tuple[Layer, ...]) -> Any:
     return table
 
 
-def _verdict(graph: Graph) -> str:
+def _verdict(graph: Graph, broken: bool) -> str:
     neurons = len(graph.of("neuron"))
-    return f"can be compiled: {neurons} neuron layers, {graph.base_timesteps} timesteps"
+    can = "can be imported, but not run" if broken else "can be compiled"
+    return f"{can}: {neurons} neuron layers, {graph.base_timesteps} timesteps"

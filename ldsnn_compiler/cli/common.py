@@ -83,7 +83,7 @@ def command(app: typer.Typer) -> Callable[[Command], Command]:
 
         run.__signature__ = _signature(function)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in _signature(function).parameters.values()}
-        app.command(function.__name__)(run)
+        app.command(function.__name__.rstrip("_"))(run)  # `import` is a word of Python
         return function
 
     return register

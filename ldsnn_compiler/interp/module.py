@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import networkx as nx
 import torch
 
-from ldsnn_compiler.errors import LdsnnError, Problem, VerifyError
+from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.layouts import to_caller, to_run
-from ldsnn_compiler.ir.verify import stable
+from ldsnn_compiler.ir.verify import check_stable
 
 Data = tuple[torch.Tensor, ...]
 Observer = Callable[[Node, Data, Data], None]
@@ -37,8 +37,7 @@ class Interpreter(torch.nn.Module):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        if problems := list(stable(graph)):
-            raise VerifyError(problems)
+        check_stable(graph)
         self.graph = graph
         self.observers: list[Observer] = []
         self.state: dict[str, dict[str, torch.Tensor]] = {}

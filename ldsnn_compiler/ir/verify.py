@@ -54,6 +54,12 @@ def verify(graph: Graph, stage: str | None = None) -> None:
                 raise VerifyError(problems)
 
 
+def check_stable(graph: Graph) -> None:
+    """Raise :class:`VerifyError` for a graph that can be looked at, but not run, whatever its stage."""
+    if problems := list(stable(graph)):
+        raise VerifyError(problems)
+
+
 def _problem(node: Node, message: str, attribute: str = "") -> Problem:
     where = f"%{node.name}" + (f" ({node.path})" if node.path else "")
     return Problem(message, where, node.op.name, attribute)

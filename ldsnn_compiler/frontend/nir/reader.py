@@ -31,6 +31,11 @@ from ldsnn_compiler.ir.verify import verify
 from ldsnn_compiler.passes._grids import settle_delays
 from ldsnn_compiler.schedule import Schedule
 
+_ASKED = {
+    "timesteps": "give --timesteps, or timesteps=",
+    "dt": "give --dt, or dt=, in the file's unit of time; 1 for IF neurons that add up a frame a timestep",
+}
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -84,11 +89,10 @@ def import_nir(
         complete(unit)
     problems = [p for unit in net.units.values() for p in faults(unit, f"{file}: {unit.name}")]
     steps, length = timesteps or entry(net.metadata, "timesteps"), dt or entry(net.metadata, "dt")
-    for value, what, option in ((steps, "how long a run lasts", "timesteps"), (length, "how long a timestep is", "dt")):
-        if value is None:
-            hint = f"give --{option}, or {option}="
-            hint += ", in the unit of its time constants; 1 for IF neurons that add up a frame a timestep"
-            problems.append(Problem(f"NIR does not say {what}", file, hint=hint if option == "dt" else hint[:28]))
+    if steps is None:
+        problems.append(Problem("NIR does not say how long a run lasts", file, hint=_ASKED["timesteps"]))
+    if length is None:
+        problems.append(Problem("NIR does not say how long a timestep is", file, hint=_ASKED["dt"]))
     if problems or steps is None or length is None:
         raise ImportRefused(problems)
     step = Step(length, discretise or entry(net.metadata, "discretise") or "zoh")

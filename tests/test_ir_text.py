@@ -31,9 +31,10 @@ def test_every_op_is_in_the_zoo() -> None:
     assert used == set(ops())
 
 
-def test_placement_round_trip() -> None:
+@pytest.mark.parametrize("region", ["layer1.0.relu_2", "0", "1.gain", ""])
+def test_placement_round_trip(region: str) -> None:
     graph = build("neuron_if")
-    graph.place(graph.node("cell"), Placement("event", "bits", "layer1.0.relu_2", "outside"))
+    graph.place(graph.node("cell"), Placement("event", "bits", region, "outside"))
     assert graph_text(parse_graph(graph_text(graph), graph.tensors)) == graph_text(graph)
 
 

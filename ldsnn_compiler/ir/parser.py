@@ -327,9 +327,14 @@ def _signal(line: _Line) -> Signal:
 def _placement(line: _Line) -> Placement:
     start = line.at
     line.expect("place")
-    kernel, form, order, region = line.listed(lambda: line.take("punct" if line.peek() == "-" else "word"), "(", ")")
+    kernel, form, order, region = line.listed(lambda: line.take(_placement_token(line)), "(", ")")
     try:
-        return Placement(kernel, form, "" if region == "-" else region, order)
+        return Placement(kernel, form, "" if region == "-" else region.strip('"'), order)
     except ValueError as error:
         line.at = start
         line.fail(str(error))
+
+
+def _placement_token(line: _Line) -> str:
+    """Words, ``-`` for no region, a quoted region if its name is no word."""
+    return {"-": "punct", '"': "string"}.get(line.peek()[:1], "word")

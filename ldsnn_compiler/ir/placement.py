@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+_WORD = re.compile(r"[A-Za-z_][\w.-]*")
 KERNELS = ("event", "dense", "plain")
 FORMS = ("dense", "bits", "planes")
 ORDERS = ("inside", "outside")
@@ -29,4 +31,5 @@ class Placement:
                 raise ValueError(f"a placement needs one of {', '.join(known)}, not {value!r}")
 
     def __str__(self) -> str:
-        return f"place({self.kernel}, {self.form}, {self.order}, {self.region or '-'})"
+        region = self.region if _WORD.fullmatch(self.region) else f'"{self.region}"'  # layers may be called 0 and 1
+        return f"place({self.kernel}, {self.form}, {self.order}, {region if self.region else '-'})"

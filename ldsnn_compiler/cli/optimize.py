@@ -54,6 +54,9 @@ Verify = Annotated[
 EngineName = Annotated[
     str, typer.Option("--engine", help="what runs candidates: interpreter, compiled, or auto (compiled if large)")
 ]
+Refine = Annotated[
+    int, typer.Option("--refine", min=0, help="schedules that Optuna's TPE may try after the knapsack; 0: none")
+]
 Recalibrate = Annotated[
     bool,
     typer.Option("--recalibrate", help="rows after recalibrating thresholds, biases and membranes, without labels"),
@@ -84,6 +87,7 @@ def optimize(
     verify: Verify = None,
     engine: EngineName = "auto",
     caution: Caution = 0.5,
+    refine: Refine = 0,
     recalibrate: Recalibrate = False,
     match: Match = False,
     agreement: Agreement = False,
@@ -105,7 +109,7 @@ def optimize(
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
         uneven=uneven, ranges=ranges, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
-        recalibrate=recalibrate, match=match, agreement=agreement, progress=Ticker(),
+        refine=refine, recalibrate=recalibrate, match=match, agreement=agreement, progress=Ticker(),
     )  # fmt: skip
     files = _written(result, output)
     shown = (result.report.table(), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}")

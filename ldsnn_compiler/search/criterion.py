@@ -90,8 +90,12 @@ class Criterion:
 
     def met(self, figures: Figures) -> bool:
         """Whether a network is good enough."""
+        return self.excess(figures) <= 0
+
+    def excess(self, figures: Figures) -> float:
+        """By how much a network misses being good enough, in 0..1; 0 and below where it does not."""
         found = self.compare(figures)
-        return found.drop + self.caution * found.error <= self.budget
+        return found.drop + self.caution * found.error - self.budget
 
     def hopeless(self, figures: Figures) -> bool:
         """Whether a network is worse than the budget beyond doubt (two standard errors)."""

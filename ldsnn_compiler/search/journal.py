@@ -155,15 +155,23 @@ def open_journal(storage: str | None, study: str) -> Journal:
     return MemoryJournal() if storage is None else OptunaJournal(storage, study)
 
 
-def _open(storage: str) -> BaseStorage:
+def load_optuna() -> Any:
+    """The package, told to keep quiet; LdsnnError if it is not installed."""
     try:
         import optuna
-        from optuna.storages import JournalStorage, RDBStorage, get_storage
-        from optuna.storages.journal import JournalFileBackend
     except ModuleNotFoundError as error:
-        hint = "pip install 'ldsnn-compiler[search]', or search without a storage"
-        raise LdsnnError(Problem(f"a search is stored with Optuna, and {error.name} is missing", hint=hint)) from None
+        hint = "pip install 'ldsnn-compiler[search]', or search without a storage and without global refinement"
+        message = f"a search is stored and refined globally with Optuna, and {error.name} is missing"
+        raise LdsnnError(Problem(message, hint=hint)) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _open(storage: str) -> BaseStorage:
+    load_optuna()
+    from optuna.storages import JournalStorage, RDBStorage, get_storage
+    from optuna.storages.journal import JournalFileBackend
+
     try:
         if "://" not in storage:
             return JournalStorage(JournalFileBackend(storage))

@@ -28,7 +28,7 @@ from ldsnn_compiler.search.cost import Cost
 from ldsnn_compiler.search.cost import cost as cost_named
 from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.engine import engine
-from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures
+from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, check
 from ldsnn_compiler.search.journal import Journal, open_journal
 from ldsnn_compiler.search.knapsack import Selection
 from ldsnn_compiler.search.latency import LatencyModel
@@ -38,6 +38,7 @@ from ldsnn_compiler.search.recalibrate import Recalibration
 from ldsnn_compiler.search.refine import Explorer, Picks, Point
 from ldsnn_compiler.search.sensitivity import measure
 from ldsnn_compiler.search.session import Progress, Session, silent
+from ldsnn_compiler.search.study import refine_globally
 from ldsnn_compiler.targets.boards import board
 
 ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimised"
@@ -71,7 +72,7 @@ class Effort:
     memory: int = 1 << 28
     cache: int = 1 << 30
     engine: str = "auto"
-    recalibration: int = 64
+    recalibration: int = 256
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class _Search:
     hold: tuple[str, ...]
     uneven: bool
     engine: Engine
+    refine: int
     recalibrate: bool
     match: bool
     agreement: bool
@@ -148,6 +150,7 @@ def optimize(
     uneven: bool = False,
     ranges: int = 0,
     caution: float = 0.5,
+    refine: int = 0,
     recalibrate: bool = False,
     match: bool = False,
     agreement: bool = False,
@@ -171,6 +174,8 @@ def optimize(
         uneven: also timesteps whose ratio to the original's is not whole.
         ranges: how often the range of binary spikes may be halved, for layers that fire seldom.
         caution: standard errors of the drop that are added to it before it is held against the budget.
+        refine: schedules that a global refiner may try after the knapsack and the local moves
+            (:mod:`ldsnn_compiler.search.study`), for each of what is searched.
         recalibrate: add a row for each schedule after recalibration (:mod:`ldsnn_compiler.search.recalibrate`), the
             uniform ones too.
         match: also search for the cheapest schedule that is at least as accurate as the best uniform one.
@@ -185,10 +190,12 @@ def optimize(
         raise LdsnnError(f"a budget is a share of samples in 0..1, not {budget}")
     effort, modes = effort or Effort(), ("binary", "graded") if spikes == "both" else (spikes,)
     spaces = {mode: space(graph, mode, hold=hold, uneven=uneven, ranges=ranges) for mode in modes}
+    for x, _ in (data.calibration, data.report):
+        check(graph, x)
+    runs, latency = engine(effort.engine, graph, len(data.report[0]), target), _latency(cost, target)
     search = _Search(
         graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
-        tuple(hold), uneven, engine(effort.engine, graph, len(data.report[0]), target),
-        recalibrate, match, agreement, _latency(cost, target),
+        tuple(hold), uneven, runs, refine, recalibrate, match, agreement, latency,
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data) for mode in modes}
     return _result(search, found, data, cost, target, spikes)
@@ -228,18 +235,26 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
         return _Found(where, uniform, uniform, name, explorer, uniform if search.match else None)
     model = Model(search.graph, where, measure(small, where, uniform.picks), search.cost)
     frontier = model.frontier(search.effort.resolution, search.seed)
-    best, matched = _explored(search.effort, explorer, model, frontier, uniform), None
+    best, matched = _explored(search, explorer, model, frontier, uniform), None
     if search.match:
         truth = explorer.criterion.truth
         as_good = Criterion(0.0, search.caution, uniform.figures.predictions, truth)
-        matched = _explored(search.effort, replace(explorer, criterion=as_good), model, frontier, uniform)
+        matched = _explored(search, replace(explorer, criterion=as_good), model, frontier, uniform)
     return _Found(where, best, uniform, name, explorer, matched)
 
 
-def _explored(effort: Effort, explorer: Explorer, model: Model, frontier: Sequence[Selection], uniform: Point) -> Point:
-    """The cheapest schedule that is good enough to the explorer, along the predicted frontier and near it."""
+def _explored(
+    search: _Search, explorer: Explorer, model: Model, frontier: Sequence[Selection], uniform: Point
+) -> Point:
+    """The cheapest schedule that is good enough to the explorer: along the predicted frontier, near it, and if asked
+    for by global refinement and near what that finds."""
+    effort = search.effort
     explorer.follow(frontier, effort.width, effort.rounds)
     explorer.improve(model, explorer.best or uniform, effort.width, effort.moves, effort.patience)
+    before = explorer.best or uniform
+    refine_globally(explorer, search.refine, search.seed, effort.width)
+    if (found := explorer.best or uniform) is not before:
+        explorer.improve(model, found, effort.width, effort.moves, effort.patience)
     return explorer.best or uniform
 
 

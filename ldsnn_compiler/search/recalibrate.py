@@ -31,13 +31,14 @@ from ldsnn_compiler.ir.neuron import Neuron
 from ldsnn_compiler.ir.ops.time import resample_weights
 from ldsnn_compiler.search.downstream import Downstream
 from ldsnn_compiler.search.engine import dense_work
-from ldsnn_compiler.search.evaluate import divergences
+from ldsnn_compiler.search.evaluate import bytes_per_sample, divergences
 from ldsnn_compiler.search.variants import best
 
 VERSION = 2
 """Of the method: raised when it would give another network."""
-AFFORDABLE, LEAST = 2e11, 64
-"""Multiply-accumulates of the original network that samples are taken for, and samples that are taken all the same."""
+AFFORDABLE, ROOM, LEAST = 2e11, 1 << 31, 64
+"""Multiply-accumulates of the original network, and bytes of its values, that samples are taken for; samples that are
+taken all the same."""
 NUDGE = 0.1
 """By how many standard deviations of its current a leaky layer's gain is measured."""
 
@@ -50,7 +51,8 @@ class Recalibration:
     where the network is large."""
 
     def __init__(self, graph: Graph, samples: Tensor) -> None:
-        count = min(samples.shape[1], max(LEAST, int(AFFORDABLE / max(1.0, dense_work(graph)))))
+        affordable = min(AFFORDABLE / max(1.0, dense_work(graph)), ROOM / max(1, bytes_per_sample(graph)))
+        count = min(samples.shape[1], max(LEAST, int(affordable)))
         chosen = samples[:, torch.div(torch.arange(count) * samples.shape[1], count, rounding_mode="floor")]
         self.graph, self.fit, self.judge = graph, chosen[:, ::2], chosen[:, 1::2]
         self._wanted: dict[tuple[tuple[str, tuple[int, Fraction]], ...], dict[str, Tensor]] = {}

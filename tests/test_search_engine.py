@@ -46,12 +46,24 @@ def test_compiled_figures_are_the_interpreters() -> None:
     assert compiled.fingerprint != plain.fingerprint
 
 
+def test_compiled_figures_are_the_same_after_a_remembered_base() -> None:
+    """Means and shortcuts around known streams, samples counted in part, and one base after the other."""
+    graph = mixed()
+    x, where = samples(graph, 5), space(graph, "graded")
+    for counted in (2, None):
+        remembering = Evaluator(graph, x, counted=counted, engine=SHARED, memory=1 << 14)
+        plain = Evaluator(graph, x, counted=counted, engine=SHARED)
+        for base, near in [((2, 0, 1), (2, 3, 1)), ((2, 3, 1), (2, 3, 4)), ((2, 3, 1), (2, 3, 1))]:
+            assert remembering.remember(where.schedule(base)) == plain.evaluate(where.schedule(base))
+            assert remembering.evaluate(where.schedule(near)) == plain.evaluate(where.schedule(near))
+
+
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_work_counted_from_buffers_is_the_interpreters(name: str) -> None:
     graph = build(name)
     x = data_of(graph)
     runner = SHARED(graph)
-    runner(x, frozenset(), True)
+    runner(dict(zip((n.name for n in graph.inputs), x, strict=True)), frozenset(), True)
     assert dict(runner.work) == count_work(graph, *x)[1].layers
 
 

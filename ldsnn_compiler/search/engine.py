@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.module import Data
 from ldsnn_compiler.interp.work import LayerWork
@@ -23,6 +25,7 @@ from ldsnn_compiler.search.evaluate import FOLD, OPTIMISE, Engine, InterpreterRu
 from ldsnn_compiler.search.tally import Tally
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.build import symbols
+from ldsnn_compiler.targets.cpu import forms
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Kernel, Plan
 
@@ -58,6 +61,7 @@ class CompiledEngine:
     """Makes runners that share their kernels, for any ``batch`` (None) or one."""
 
     name = "compiled"
+    in_words = True
 
     def __init__(self, machine: Board, batch: int | None = None) -> None:
         if missing := machine.missing():
@@ -66,8 +70,8 @@ class CompiledEngine:
         self.batch = batch
         self._made: dict[Hashable, Function] = {}
 
-    def __call__(self, graph: Graph) -> Runner:
-        return _CompiledRunner(self, graph)
+    def __call__(self, graph: Graph, skipped: frozenset[str] = frozenset()) -> Runner:
+        return _CompiledRunner(self, graph, skipped)
 
     @property
     def kernels(self) -> int:
@@ -95,18 +99,31 @@ class CompiledEngine:
 class _CompiledRunner:
     """One candidate; kernels are asked for when the first batch needs them."""
 
-    def __init__(self, shared: CompiledEngine, graph: Graph) -> None:
-        self._shared, self._graph = shared, graph
+    def __init__(self, shared: CompiledEngine, graph: Graph, skipped: frozenset[str]) -> None:
+        self._shared, self._graph, self._skipped = shared, graph, skipped
 
     @property
     def work(self) -> Mapping[str, LayerWork]:
         """Work of the samples that were counted."""
         return self._tally.work if self._tally.is_possible else self._interpreter.work
 
-    def __call__(self, inputs: Data, capture: frozenset[str], count: bool) -> tuple[Data, dict[str, Any]]:
-        if capture or (count and not self._tally.is_possible):
-            return self._interpreter(inputs, capture, count)
-        return self._run(inputs, count), {}
+    def __call__(
+        self, streams: Mapping[str, Tensor], capture: frozenset[str], count: bool
+    ) -> tuple[Data, dict[str, Tensor]]:
+        if count and not self._tally.is_possible:
+            return self._interpreter(streams, frozenset(), count)
+        given = {self._place_of(name): data.to_tvm(x) for name, x in streams.items()}
+        samples = streams[self._plan.inputs[0]].shape[1]
+        values = self._run(given, samples)
+        if count:
+            self._tally.add(values, samples)
+        words = {name: values.get(self._place_of(name)) for name in capture if self._tally.is_possible}
+        captured = {name: data.to_torch(x) for name, x in words.items() if x is not None}
+        return tuple(data.to_torch(values[name]).clone() for name in self._plan.outputs), captured
+
+    def _place_of(self, name: str) -> str:
+        """The buffer of an input, or of a node's words."""
+        return name if name in self._plan.inputs else f"{name}:{forms.BITS}"
 
     @cached_property
     def _interpreter(self) -> InterpreterRunner:
@@ -125,7 +142,7 @@ class _CompiledRunner:
     def _tally(self) -> Tally:
         """Of the graph as it was given: a traced one is run optimised, but counted as it stands."""
         is_traced = self._graph.stage == "traced"
-        return Tally(self._graph if is_traced else self._placed, self._placed, self._plan)
+        return Tally(self._graph if is_traced else self._placed, self._placed, self._plan, self._skipped)
 
     @cached_property
     def _functions(self) -> Sequence[Function]:
@@ -135,17 +152,22 @@ class _CompiledRunner:
     def _arguments(self) -> Mapping[str, Any]:
         return {name: data.to_tvm(self._plan.arguments[name]()) for name in self._plan.used_arguments()}
 
-    def _run(self, inputs: Data, count: bool) -> Data:
+    def _run(self, given: Mapping[str, Any], samples: int) -> dict[str, Any]:
+        """All buffers after a run from those that are ``given``; kernels that nothing needs are left out."""
         import tvm
 
-        made, batch = self._plan, inputs[0].shape[1]
-        values = {**self._arguments, **dict(zip(made.inputs, map(data.to_tvm, inputs), strict=True))}
+        buffers, values = self._plan.buffers, {**self._arguments, **given}
         threads.use(self._shared.board.cores)
-        for kernel, function in zip(made.kernels, self._functions, strict=True):
+        for kernel, function in self._needed(frozenset(given)):
             for name in kernel.results:
-                buffer = made.buffers[name]
-                values[name] = tvm.runtime.empty(buffer.sized(batch), buffer.dtype)
+                values[name] = tvm.runtime.empty(buffers[name].sized(samples), buffers[name].dtype)
             function(*(values[name] for name in (*kernel.operands, *kernel.results)))
-        if count:
-            self._tally.add(values, batch)
-        return tuple(data.to_torch(values[name]).clone() for name in made.outputs)
+        return values
+
+    def _needed(self, given: frozenset[str]) -> list[tuple[Kernel, Function]]:
+        wanted, found = set(self._plan.outputs), []
+        for kernel, function in reversed(list(zip(self._plan.kernels, self._functions, strict=True))):
+            if not wanted.isdisjoint(set(kernel.results) - given):
+                wanted |= set(kernel.operands)
+                found.append((kernel, function))
+        return found[::-1]

@@ -27,7 +27,7 @@ from ldsnn_compiler.passes.assign_timesteps import AssignTimesteps
 from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search.cost import NodeWork, from_json, to_json
-from ldsnn_compiler.search.prefix import Digests, StreamCache, signatures, suffix
+from ldsnn_compiler.search.prefix import Digests, StreamCache, Suffix, part, signatures, suffix
 
 FOLD = ("canonicalize", "fold-batchnorm", "fold-scale")
 """Exact passes before a schedule is applied; run once."""
@@ -45,8 +45,11 @@ VERSION = 2
 class Runner(Protocol):
     """A graph ready to run on batch after batch; ``work`` sums over those that were counted."""
 
-    def __call__(self, inputs: Data, capture: frozenset[str], count: bool) -> tuple[Data, dict[str, Tensor]]:
-        """Outputs ``[T, N, *shape]``, and the first results of the nodes named in ``capture``."""
+    def __call__(
+        self, streams: Mapping[str, Tensor], capture: frozenset[str], count: bool
+    ) -> tuple[Data, dict[str, Tensor]]:
+        """Outputs ``[T, N, *shape]``, and the first results of the nodes named in ``capture``, as far as they can be
+        had. ``streams`` holds the inputs by name, and what was captured of nodes that need not run."""
 
     @property
     def work(self) -> Mapping[str, LayerWork]:
@@ -54,12 +57,14 @@ class Runner(Protocol):
 
 
 class Engine(Protocol):
-    """Makes runners; figures of engines of different names are kept apart."""
+    """Makes runners; figures of engines of different names are kept apart. ``in_words``: it captures streams in words
+    and starts from them in the midst of whole graphs; else it is given the suffix of a graph."""
 
     name: str
+    in_words: bool
 
-    def __call__(self, graph: Graph) -> Runner:
-        """A runner of that graph."""
+    def __call__(self, graph: Graph, skipped: frozenset[str] = frozenset()) -> Runner:
+        """A runner of that graph; the work of nodes that are ``skipped`` is not asked for."""
 
 
 class Adjustment(Protocol):
@@ -88,17 +93,20 @@ class InterpreterRunner:
     """Runs a graph by the interpreter, counting work."""
 
     name = "interpreter"
+    in_words = False
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, skipped: frozenset[str] = frozenset()) -> None:
         self._interpreter, self._counter = Interpreter(graph), WorkCounter(graph)
         self._wanted: frozenset[str] = frozenset()
         self._captured: dict[str, Tensor] = {}
 
-    def __call__(self, inputs: Data, capture: frozenset[str], count: bool) -> tuple[Data, dict[str, Tensor]]:
+    def __call__(
+        self, streams: Mapping[str, Tensor], capture: frozenset[str], count: bool
+    ) -> tuple[Data, dict[str, Tensor]]:
         self._wanted, self._captured = capture, {}
         self._interpreter.observers = [self._capture, *([self._counter] if count else [])]
         with torch.no_grad():
-            outputs = self._interpreter.run(*inputs)
+            outputs = self._interpreter.run(*(streams[n.name] for n in self._interpreter.graph.inputs))
         return outputs, self._captured
 
     @property
@@ -175,7 +183,7 @@ class Evaluator:
         self._memory, self._engine = memory, engine
         self.counted = min(len(x), counted or len(x))
         self._digests = Digests()
-        self._cache = StreamCache(len(x), cache)
+        self._cache = StreamCache(len(x), cache, engine.in_words)
         self._known_work: dict[str, NodeWork] = {}
         self.runs = 0
 
@@ -223,12 +231,6 @@ class Evaluator:
     def _scores(self) -> Tensor:
         return self._naive[0]
 
-    @property
-    def remembers(self) -> bool:
-        """Whether to remember schedules pays: compiled kernels run a prefix in the time it takes to unpack its streams,
-        and it is the interpreter that would fill the memory."""
-        return self._engine.name != "compiled"
-
     def evaluate(self, schedule: Schedule) -> Figures:
         """A schedule's figures; runs what follows the first difference from the remembered one."""
         return self._figures(self.prepare(schedule), remember=False)
@@ -261,25 +263,29 @@ class Evaluator:
     ) -> tuple[Tensor, dict[str, NodeWork]]:
         """Class scores ``[N, C]`` and work of all nodes."""
         self.runs += 1
-        start = suffix(graph, signature, () if remember else self._cache) if reusable else None
-        running = start.graph if start else graph
         keep = self._cache.plan(graph, signature) if remember else {}
-        runner, scores = self._engine(running), list[Tensor]()
-        batch = max(1, self._memory // max(1, bytes_per_sample(running)))
+        start = self._start(graph, signature, remember) if reusable else Suffix(graph, {}, frozenset())
+        runner, scores = self._engine(start.graph, start.skipped), list[Tensor]()
+        capture = frozenset(name for name in keep if signature[name] not in self._cache)
+        batch = max(1, self._memory // max(1, bytes_per_sample(start.graph)))
         for low, high in self._batches(batch):
-            inputs = self._inputs(running, start.known if start else {}, low, high)
-            outputs, captured = runner(inputs, frozenset(keep), low < self.counted)
+            outputs, captured = runner(self._streams(start, low, high), capture, low < self.counted)
             scores.append(outputs[0].mean(0).flatten(1))
             for name, data in captured.items():
                 self._cache.put(signature[name], keep[name], low, data)
-        nodes = self._work(running, runner)
+        nodes = self._work(start.graph, runner)
+        nodes |= {
+            name: self._known_work[signature[name]] for name in start.skipped if signature[name] in self._known_work
+        }
         if remember:
             self._known_work = {signature[name]: work for name, work in nodes.items()}
-        skipped = (
-            n for n in graph.nodes if start and n.name in start.skipped and signature[n.name] in self._known_work
-        )
-        nodes |= {n.name: self._known_work[signature[n.name]] for n in skipped}
         return torch.cat(scores), {n.name: nodes[n.name] for n in graph.nodes if n.name in nodes}
+
+    def _start(self, graph: Graph, signature: Mapping[str, str], remember: bool) -> Suffix:
+        """What is to be run of a graph; all of it by the interpreter, where its streams are to be remembered."""
+        if self._engine.in_words:
+            return part(graph, signature, self._cache, self._known_work)
+        return suffix(graph, signature, () if remember else self._cache)
 
     def _batches(self, batch: int) -> Iterator[tuple[int, int]]:
         """Sample ranges; none crosses the end of what is counted."""
@@ -287,11 +293,10 @@ class Evaluator:
             for low in range(first, last, batch):
                 yield low, min(low + batch, last)
 
-    def _inputs(self, graph: Graph, known: Mapping[str, str], low: int, high: int) -> Data:
-        return tuple(
-            self._cache.get(known[n.name], low, high) if n.name in known else as_input(n, self.x[low:high])
-            for n in graph.inputs
-        )
+    def _streams(self, start: Suffix, low: int, high: int) -> dict[str, Tensor]:
+        given = [n for n in start.graph.inputs if n.name not in start.known]
+        known = {name: self._cache.get(signature, low, high) for name, signature in start.known.items()}
+        return {**{n.name: as_input(n, self.x[low:high]) for n in given}, **known}
 
     def _work(self, graph: Graph, runner: Runner) -> dict[str, NodeWork]:
         found = {}

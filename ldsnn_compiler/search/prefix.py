@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from math import ceil, prod
 
 import networkx as nx
 import numpy as np
@@ -62,11 +63,19 @@ def _own(graph: Graph, node: Node, inside: Mapping[str, int], found: Mapping[str
 
 @dataclass(frozen=True)
 class Suffix:
-    """A graph that starts at known streams. ``known`` is signature by input name; ``skipped`` the nodes not run."""
+    """What is run of a graph. ``known`` is signature by name of the nodes whose streams are given, ``skipped`` the
+    nodes whose work is not counted again."""
 
     graph: Graph
     known: Mapping[str, str]
     skipped: frozenset[str]
+
+
+def part(graph: Graph, signature: Mapping[str, str], known: Container[str], counted: Container[str]) -> Suffix:
+    """``graph`` as it is, for engines that skip what they need not run: the neuron layers whose streams are ``known``,
+    and all nodes whose work is ``counted`` already."""
+    starts = {n.name: signature[n.name] for n in graph.of("neuron") if signature[n.name] in known}
+    return Suffix(graph, starts, frozenset(n.name for n in graph.nodes if signature[n.name] in counted))
 
 
 def suffix(graph: Graph, signature: Mapping[str, str], known: Container[str]) -> Suffix:
@@ -99,15 +108,22 @@ def stored_bytes(stream: Stream) -> int:
     return stream.signal.planes * ((numbers + 7) // 8) if stream.signal.is_bounded else numbers
 
 
+def words_bytes(stream: Stream) -> int:
+    """Bytes of one sample of a bounded event stream in the 64-bit words of compiled kernels."""
+    channels, *space = stream.shape or (1,)
+    return 8 * stream.timesteps * stream.signal.planes * prod(space) * ceil(channels / 64)
+
+
 class StreamCache:
     """Streams of ``samples`` samples by signature: events as bit planes, others as they are; never above ``cap`` bytes.
+    ``in_words``: in the words that compiled kernels use, as they are; what does not lie in words is not kept.
 
     Small streams come first: they lie deep in the network, where a cut saves most.
     """
 
-    def __init__(self, samples: int, cap: int) -> None:
-        self.samples, self.cap = samples, cap
-        self._streams: dict[str, _Packed] = {}
+    def __init__(self, samples: int, cap: int, in_words: bool = False) -> None:
+        self.samples, self.cap, self.in_words = samples, cap, in_words
+        self._streams: dict[str, _Packed | _Words] = {}
 
     def __contains__(self, signature: object) -> bool:
         return signature in self._streams
@@ -119,11 +135,12 @@ class StreamCache:
 
     def plan(self, graph: Graph, signature: Mapping[str, str]) -> dict[str, Stream]:
         """The neuron layers of a graph whose streams fit, with their types, by node name; forgets all others."""
-        wanted = sorted((n for n in graph.of("neuron") if cuttable(graph, n)), key=lambda n: stored_bytes(n.type))
+        size = words_bytes if self.in_words else stored_bytes
+        able = [n for n in graph.of("neuron") if (n.type.signal.is_bounded if self.in_words else cuttable(graph, n))]
         chosen: dict[str, Stream] = {}
         left = self.cap
-        for node in wanted:
-            need = stored_bytes(node.type) * self.samples
+        for node in sorted(able, key=lambda n: size(n.type)):
+            need = size(node.type) * self.samples
             if need <= left:
                 chosen[node.name], left = node.type, left - need
         keep = {signature[name] for name in chosen}
@@ -131,14 +148,32 @@ class StreamCache:
         return chosen
 
     def put(self, signature: str, stream: Stream, start: int, data: Tensor) -> None:
-        """Store ``data [T, n, *shape]`` of samples ``start`` to ``start + n``."""
+        """Store ``data [T, n, *shape]`` (or words) of samples ``start`` to ``start + n``."""
         if signature not in self._streams:
-            self._streams[signature] = _Packed(stream, self.samples)
+            self._streams[signature] = (_Words if self.in_words else _Packed)(stream, self.samples)
         self._streams[signature].put(start, data)
 
     def get(self, signature: str, start: int, stop: int) -> Tensor:
-        """``[T, stop - start, *shape]`` as it was put."""
+        """``[T, stop - start, *shape]`` (or words) as it was put."""
         return self._streams[signature].get(start, stop)
+
+
+class _Words:
+    """One stream of all samples as words, ``[N, T, planes, P, W]``."""
+
+    def __init__(self, stream: Stream, samples: int) -> None:
+        self._samples = samples
+        self._rows: Tensor | None = None
+        self.bytes = words_bytes(stream) * samples
+
+    def put(self, start: int, data: Tensor) -> None:
+        if self._rows is None:
+            self._rows = data.new_empty((self._samples, *data.shape[1:]))
+        self._rows[start : start + len(data)] = data
+
+    def get(self, start: int, stop: int) -> Tensor:
+        assert self._rows is not None
+        return self._rows[start:stop]
 
 
 class _Packed:

@@ -40,8 +40,7 @@ class Session:
         return self.evaluator.adopt(record)
 
     def evaluate(self, schedules: Sequence[Schedule], phase: str, base: Schedule | None = None) -> list[Figures]:
-        """Figures of every schedule, in order. ``base`` is remembered first, if anything is left to do and
-        that pays."""
+        """Figures of every schedule, in order. ``base`` is remembered first, if anything is left to do."""
         self.reference()
         keys = [self._key(s) for s in schedules]
         wanted = dict(zip(keys, schedules, strict=True))
@@ -61,7 +60,7 @@ class Session:
         return [Figures.from_json(finished[key]) for key in keys]
 
     def _one(self, key: str, schedule: Schedule, base: Schedule | None) -> None:
-        if base is not None and base != self._base and self.evaluator.remembers:
+        if base is not None and base != self._base:
             self.evaluator.remember(base)
             self._base = base
         self.journal.finish(key, self.evaluator.evaluate(schedule).to_json())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,17 +32,18 @@ Words = npt.NDArray[np.uint64]
 
 class Tally:
     """Work of ``graph``, by node name, summed over runs of ``plan``, which ``placed`` was lowered to: the same graph,
-    or an exactly optimised form of it. Events that those have under one name are the same but for their unit."""
+    or an exactly optimised form of it. Events that those have under one name are the same but for their unit. Nodes
+    that are ``skipped`` are left out."""
 
-    def __init__(self, graph: Graph, placed: Graph, plan: Plan) -> None:
+    def __init__(self, graph: Graph, placed: Graph, plan: Plan, skipped: frozenset[str] = frozenset()) -> None:
         self.work: dict[str, LayerWork] = {}
         self._graph = graph
-        self._nodes = [n for n in graph.nodes if n.op.name not in ("input", "output")]
+        self._nodes = [n for n in graph.nodes if n.op.name not in ("input", "output") and n.name not in skipped]
         self._fan_outs = {n.name: fan_outs(graph, n) for n in self._nodes}
         kept = [v for n in placed.nodes for v in n.results if placed is graph or _is_the_same(graph, v)]
         self._held = {v.name: Held(v.type.signal, found) for v in kept if (found := _buffers(v, plan))}
 
-    @property
+    @cached_property
     def is_possible(self) -> bool:
         """Whether all that is to be counted can be told from the buffers, where channels are counted together."""
         events = [v for n in self._nodes for v in (*n.operands, *n.results[:1]) if v.type.signal.is_event]
@@ -171,7 +173,7 @@ class _Seen:
 
     def _buffer(self, value: Value, form: str) -> Any | None:
         held = self._held.get(value.name)
-        return self._buffers[held.buffers[form]] if held and form in held.buffers else None
+        return self._buffers.get(held.buffers[form]) if held and form in held.buffers else None
 
 
 def _ones(words: Words) -> Tensor:

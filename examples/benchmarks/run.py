@@ -97,6 +97,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         Effort(samples=100, verified=None, engine="interpreter"),
         budget=0.01, agreement=True, test=100, ranges=5,
     ),
+    "fsdd_lif": Benchmark(
+        "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",
+        Effort(samples=300, verified=None, engine="interpreter"),
+        sequence=True, budget=0.01, agreement=True, test=300, ranges=4,
+    ),
 }  # fmt: skip
 
 

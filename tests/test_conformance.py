@@ -1,0 +1,29 @@
+"""A few networks of the conformance suite for each library; ``python -m conformance`` runs a thousand, of all."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import pytest
+from conformance.compare import hold
+from conformance.library import library
+from conformance.table import Result, faults, markdown
+
+NETWORKS = 50
+PARTS = 4
+"""Tests for each library, so that they can run side by side."""
+LIBRARIES = ("spikingjelly", "snntorch", "norse", "sinabs")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in LIBRARIES])
+def test_networks_conform(name: str, part: int) -> None:
+    found = library(name)
+    each = ceil(NETWORKS / len(found.variants))
+    outcomes = [hold(found, v, each, range(32, 65), each, floats=False) for v in list(found.variants)[part::PARTS]]
+    assert not [fault for outcome in outcomes for fault in faults(outcome)]
+    assert all(outcome.networks == each for outcome in outcomes)
+    shown = markdown([Result(name, found.version, tuple(outcomes))], "a test")
+    assert shown.count("| identical |") == len(outcomes)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ldsnn_compiler.cli.common import Answer, Calibrate, Convert, Data, Dt, Model, Sequence, Shape, Timesteps, note
-from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_graph, open_module
+from ldsnn_compiler.cli.models import ModelOptions, check_asked, kind_of, open_graph, open_module
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def check(
 def _import(options: ModelOptions) -> tuple[Graph, nn.Module | None, tuple[Problem, ...]]:
     """The graph, the module it was traced from (if it was), and what the import has to say."""
     kind = kind_of(options.model)
-    if kind == "nir" and not options.convert:
+    check_asked(options, kind)
+    if kind == "nir":
         from ldsnn_compiler.frontend.nir import import_nir
 
         imported = import_nir(options.model, options.timesteps, options.dt)

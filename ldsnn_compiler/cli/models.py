@@ -72,7 +72,7 @@ def open_data(spec: str | None, needed_for: str = "") -> Data | None:
 def open_graph(options: ModelOptions) -> Graph:
     """The model as a graph: traced, converted, or read."""
     kind = kind_of(options.model)
-    _check_asked(options, kind)
+    check_asked(options, kind)
     if kind == "factory":
         return _imported(options)
     from ldsnn_compiler.files import read
@@ -81,7 +81,7 @@ def open_graph(options: ModelOptions) -> Graph:
         return read(options.model, options.timesteps, options.dt)
 
 
-def _check_asked(options: ModelOptions, kind: str) -> None:
+def check_asked(options: ModelOptions, kind: str) -> None:
     """Options that say nothing about this kind of MODEL are errors."""
     asked = {
         "--timesteps": (options.timesteps, ("factory", "nir"), "a graph has its timesteps already"),

@@ -69,6 +69,8 @@ def read_nir(
     imported = import_nir(source, timesteps, dt, discretise=discretise)
     for note in imported.notes:
         warnings.warn(str(note), stacklevel=2)
+    if imported.schedule is not None:
+        warnings.warn(f"{source}: holds a schedule, which `ldsnn import` writes to a file of its own", stacklevel=2)
     return imported.graph
 
 

@@ -2,7 +2,8 @@
 
 NIR has one time for the whole network. Timesteps per layer go into the metadata, from a schedule; so do T0, the
 timestep and a readout. Weights are written in float32, neurons' parameters in float64, so that reading the file with
-the same dt gives the same float32 numbers again.
+the same dt gives the same float32 numbers again, but for the last bit of what an input adds to a current-based neuron:
+two numbers of ours are one weight there.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def export_nir(
     nir = _nir()
     if schedule is not None:
         schedule.check(graph)
-    if graph.of("batch_norm") and graph.stage == "traced":
+    if graph.stage == "traced":
         graph = run_pipeline(graph.clone(), parse_pipeline("fold-batchnorm,dead-code"), ())
     from ldsnn_compiler.frontend.nir.exporter import Exporter
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ldsnn_compiler.errors import LdsnnError
-from ldsnn_compiler.evaluate import answer, reset
+from ldsnn_compiler.evaluate import answer, at_batch, reset
 from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.layouts import BATCH_MAJOR, to_run
@@ -53,8 +53,10 @@ def diff(
     """
     reset(module)
     nodes = [n for n in graph.nodes if n.path and (n.op.name == "neuron" or graph.stage == "traced")]
-    given, outputs = _watch_module(module, {_module_path(n) for n in nodes}, x, graph, stepping)
-    seen, results = _watch_graph(graph, x)
+    run = to_run(graph.inputs[0], x)
+    with at_batch(module, run.shape[1] if run.ndim > 1 else 1):
+        given, outputs = _watch_module(module, {_module_path(n) for n in nodes}, x, graph, stepping)
+    seen, results = _watch_graph(graph, run)
     batch_major = graph.inputs[0]["time"] in BATCH_MAJOR
     found = [_layer(n, seen[n.name], given, nodes, tolerance, batch_major) for n in nodes if _module_path(n) in given]
     if len(outputs) != len(results):
@@ -72,12 +74,12 @@ def _module_path(node: Node) -> str:
     return node.path.partition("#")[0]
 
 
-def _watch_graph(graph: Graph, x: Tensor) -> tuple[dict[str, Tensor], Data]:
+def _watch_graph(graph: Graph, run: Tensor) -> tuple[dict[str, Tensor], Data]:
     seen: dict[str, Tensor] = {}
     interpreter = Interpreter(graph)
     interpreter.observers.append(lambda node, _inputs, outs: seen.update({node.name: outs[0]} if outs else {}))
     with torch.no_grad():
-        results = interpreter.run(to_run(graph.inputs[0], x))
+        results = interpreter.run(run)
     return seen, results
 
 
@@ -103,7 +105,8 @@ def _watch_module(
 def _run(module: nn.Module, x: Tensor, graph: Graph, stepping: bool) -> list[Tensor]:
     if not stepping:
         made = list(_flat(answer(module, x)))
-        return [to_run(node, y) for node, y in zip(graph.outputs, made, strict=False)] + made[len(graph.outputs) :]
+        shown = zip(graph.outputs, made, strict=False)
+        return [to_run(n, y, graph.base_timesteps) for n, y in shown] + made[len(graph.outputs) :]
     static = graph.inputs[0]["time"] == "static"
     steps = [list(_flat(answer(module, x if static else x[t]))) for t in range(graph.base_timesteps)]
     return [torch.stack(parts) for parts in zip(*steps, strict=True)]

@@ -4,6 +4,7 @@ compiler."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,20 +117,37 @@ def measured_density(graph: Graph, x: Tensor, schedule: Schedule | None = None) 
     return interpreted(scheduled, x)[1].densities()
 
 
-def module_scores(module: torch.nn.Module, x: Tensor, sequence: bool = False) -> Tensor:
+def module_scores(module: torch.nn.Module, x: Tensor, graph: Graph) -> Tensor:
     """Scores of a PyTorch network that runs all its timesteps in one call, its state reset before each batch.
+
+    ``graph`` is what it was imported to, whose layouts of data are its own.
 
     Raises:
         LdsnnError: the network itself fails on these samples.
     """
-    return torch.cat([scores(part) for part in _module_outputs(module, x, sequence)])
-
-
-def _module_outputs(module: torch.nn.Module, x: Tensor, sequence: bool) -> Iterator[Any]:
+    found, output = [], graph.outputs[0]
     for part in x.split(CHUNK):
         reset(module)
-        yield answer(module, part.transpose(0, 1) if sequence else part)
+        with at_batch(module, len(part)):
+            made = answer(module, user_layout(graph, part))
+        first = made[0] if isinstance(made, tuple) else made
+        found.append(scores(to_run(output, first, graph.base_timesteps)))
     reset(module)
+    return torch.cat(found)
+
+
+@contextmanager
+def at_batch(module: torch.nn.Module, batch: int) -> Iterator[None]:
+    """Within, layers that tell time from batch by a batch size of their own (Sinabs' Squeeze forms) use this one."""
+    told: list[Any] = [m for m in module.modules() if hasattr(m, "num_timesteps") and getattr(m, "batch_size", -1) > 0]
+    before = [m.batch_size for m in told]
+    for each in told:
+        each.batch_size = batch
+    try:
+        yield
+    finally:
+        for each, size in zip(told, before, strict=True):
+            each.batch_size = size
 
 
 def answer(module: torch.nn.Module, x: Tensor) -> Any:

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 from frontend_models import dyadic, make_dyadic
-from sinabs_models import agree, reset
+from sinabs_models import agree
 from torch import Tensor, nn
 
 from ldsnn_compiler.diff import diff, first_divergence
 from ldsnn_compiler.driver import compile
 from ldsnn_compiler.errors import LdsnnError
-from ldsnn_compiler.evaluate import compiled_scores, interpreted
+from ldsnn_compiler.evaluate import compiled_scores, interpreted, module_scores, user_layout
 from ldsnn_compiler.frontend import trace
 from ldsnn_compiler.interp.module import Interpreter
+from ldsnn_compiler.ir.neuron import neuron
 
 pytestmark = pytest.mark.sinabs
 
@@ -129,18 +130,30 @@ def test_spikes_are_counts_to_the_compiler() -> None:
     assert [str(n.type.signal) for n in graph.of("neuron")] == ["event(3, 1.0)", "event(0, 1.0)"]
 
 
-def test_diff_and_scores_in_both_layouts() -> None:
-    """``diff`` finds the layer that was changed; scores are means over time of each sample."""
-    folded = make_dyadic(nn.Sequential(nn.Linear(5, 6), sl.IAFSqueeze(num_timesteps=8), nn.Linear(6, 3)))
-    first = make_dyadic(nn.Sequential(nn.Linear(5, 6), sl.IAF(), nn.Linear(6, 3)))
-    samples = dyadic(4, 8, 5)
-    for model, x in ((folded, samples.flatten(0, 1)), (first, samples)):
-        graph = trace(model, x)
-        assert first_divergence(diff(graph, model, x)) is None
-        reset(model)
-        with torch.no_grad():
-            wanted = model(x).reshape(4, 8, 3).mean(1)
-        assert torch.equal(interpreted(graph, samples)[0], wanted)
-        assert torch.equal(compiled_scores(compile(graph, batch=None), samples), wanted)
-        other = make_dyadic(nn.Sequential(*model.children()), seed=9)
-        assert first_divergence(diff(graph, other, x)).path == "0"
+@pytest.mark.parametrize("layout", ["batch_first", "num_timesteps", "batch_size"])
+def test_diff_and_scores_in_both_layouts(layout: str) -> None:
+    """``diff`` finds the layer that was changed; scores are means over time of each sample, at any batch."""
+    iaf = sl.IAF() if layout == "batch_first" else sl.IAFSqueeze(**{layout: {"batch_size": 4}.get(layout, 8)})
+    model = make_dyadic(nn.Sequential(nn.Linear(5, 6), iaf, nn.Linear(6, 3)))
+    samples = dyadic(6, 8, 5)
+    graph = trace(model, samples[:4] if layout == "batch_first" else samples[:4].flatten(0, 1))
+    wanted = module_scores(model, samples, graph)
+    with torch.no_grad():
+        plain = nn.Sequential(model[0], sl.IAF(), model[2])
+        assert torch.equal(wanted, plain(samples).mean(1))
+    assert torch.equal(interpreted(graph, samples)[0], wanted)
+    assert torch.equal(compiled_scores(compile(graph, batch=None), samples), wanted)
+    x = user_layout(graph, samples)
+    assert first_divergence(diff(graph, model, x)) is None
+    other = make_dyadic(nn.Sequential(*model.children()), seed=9)
+    assert first_divergence(diff(graph, other, x)).path == "0"
+    assert getattr(iaf, "batch_size", 4) in (4, -1)
+
+
+def test_a_reset_that_adds_in_each_step_is_retimed_exactly_or_not() -> None:
+    """Sinabs adds the value to neurons that did not fire, too: a drift that a single step cannot stand for."""
+    settings = {"reset": "offset", "v_reset": 0.25}
+    for kind in (neuron("if", **settings), neuron("leaky", **settings), neuron("lif_gain", **settings)):
+        with pytest.raises(LdsnnError, match="adds v_reset in each step"):
+            kind.retime(2, method="oneshot")
+        assert kind.retime(2, method="micro").substeps == 2

@@ -110,7 +110,7 @@ def _interpreted(graph: Graph, x: Tensor, y: Tensor | None, options: ModelOption
 
     note(f"running {len(x)} samples with the interpreter")
     scores, counter = interpreted(graph, x)
-    return row("interpreter", graph, scores, counter, y, _reference(options, x))
+    return row("interpreter", graph, scores, counter, y, _reference(options, x, graph))
 
 
 def _compiled_row(
@@ -121,7 +121,8 @@ def _compiled_row(
     note(f"running {len(x)} samples")
     scores = compiled_scores(compiled, x)
     counter = interpreted(compiled.graph, x)[1] if work else None
-    return row("ldsnn", compiled.graph, scores, counter, y, _reference(options, x), _latency(compiled, x, repeats))
+    reference = _reference(options, x, compiled.graph)
+    return row("ldsnn", compiled.graph, scores, counter, y, reference, _latency(compiled, x, repeats))
 
 
 def _latency(compiled: Compiled, x: Tensor, repeats: int) -> Latency:
@@ -138,7 +139,7 @@ def _filled(x: Tensor, batch: int) -> Tensor:
     return x.repeat(-(-batch // len(x)), *[1] * (x.ndim - 1))[:batch]
 
 
-def _reference(options: ModelOptions, x: Tensor) -> Tensor | None:
+def _reference(options: ModelOptions, x: Tensor, graph: Graph) -> Tensor | None:
     """The PyTorch model's scores, where MODEL is one that runs all its timesteps in a call."""
     if kind_of(options.model) != "factory":
         return None
@@ -147,7 +148,7 @@ def _reference(options: ModelOptions, x: Tensor) -> Tensor | None:
     module, _ = open_module(options)
     if options.timesteps is not None and not options.convert and not hasattr(module, "timesteps"):
         return None
-    return module_scores(module, x, options.sequence)
+    return module_scores(module, x, graph)
 
 
 def _compiled(

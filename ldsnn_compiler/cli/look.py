@@ -162,6 +162,7 @@ def diff(
     """Compare a graph with its PyTorch model layer by layer and name the first layer that diverges."""
     from ldsnn_compiler.diff import diff as compare
     from ldsnn_compiler.diff import first_divergence
+    from ldsnn_compiler.evaluate import user_layout
 
     options = ModelOptions(model, timesteps, False, data, shape, sequence)
     if kind_of(model) != "factory":
@@ -172,8 +173,7 @@ def diff(
     given = open_data(data)
     x = example
     if given is not None:
-        x = given.report[0][: limit or SAMPLES]
-        x = x.transpose(0, 1) if sequence else x
+        x = user_layout(net, given.report[0][: limit or SAMPLES])
     layers = compare(net, module, x, tolerance=tolerance, stepping=_stepping(net, timesteps))
     first = first_divergence(layers)
     verdict = f"first divergence: {first.path} ({_what(first)})" if first else "no layer diverges"

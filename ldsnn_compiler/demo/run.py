@@ -125,8 +125,8 @@ def _eager(graph: Graph, x: Tensor, tell: Callable[[str], None]) -> tuple[list[_
     tell("running: PyTorch eager")
     model = digits_model()
     once = x[:1]
-    scores = module_scores(model, x)
-    return [_Way("PyTorch eager", graph, scores, lambda: module_scores(model, once), interpreted(graph, x)[1])], []
+    scores, (_, work) = module_scores(model, x, graph), interpreted(graph, x)
+    return [_Way("PyTorch eager", graph, scores, lambda: module_scores(model, once, graph), work)], []
 
 
 def _compiled_way(name: str, compiled: Compiled, x: Tensor) -> _Way:

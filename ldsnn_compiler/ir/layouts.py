@@ -28,20 +28,22 @@ OUTPUTS = ("squeeze", *IN_TIME)
 BATCH_MAJOR = ("batch_first", "folded")
 
 
-def to_run(node: Node, x: Tensor) -> Tensor:
+def to_run(node: Node, x: Tensor, timesteps: int | None = None) -> Tensor:
     """The caller's data for an input, or what he expects of an output, as ``[T, N, *shape]``.
+
+    ``timesteps`` of what is folded, where those are not the node's own.
 
     Raises:
         LdsnnError: folded rows are no multiple of the timesteps.
     """
-    time, stream = node["time"], (*node.results, *node.operands)[0].type
+    time, steps = node["time"], timesteps or (*node.results, *node.operands)[0].type.timesteps
     if time in ("static", "squeeze"):
         return x[None]
     if time == "folded" and x.ndim > 0:
-        if x.shape[0] % stream.timesteps:
-            message = f"expected a multiple of {stream.timesteps} rows, the timesteps, found {x.shape[0]}"
+        if x.shape[0] % steps:
+            message = f"expected a multiple of {steps} rows, the timesteps, found {x.shape[0]}"
             raise LdsnnError(Problem(message, where=node.path or node.name))
-        x = x.unflatten(0, (-1, stream.timesteps))
+        x = x.unflatten(0, (-1, steps))
     return x.transpose(0, 1) if time in BATCH_MAJOR and x.ndim > 1 else x
 
 

@@ -152,6 +152,12 @@ def keeps_hard_reset(neuron: Neuron, levels: int) -> bool:
     return neuron.options["reset"] == "hard" and levels == 1 and neuron.options["max_count"] == 1
 
 
+def refuse_offset(neuron: Neuron) -> None:
+    """One-shot retimings drop what a hard reset discards, not what each step adds to the membrane."""
+    if neuron.options["reset"] == "offset":
+        raise LdsnnError("oneshot retiming of a neuron that adds v_reset in each step is not defined; use micro")
+
+
 def leaky_oneshot(neuron: Neuron, levels: int, share: Fraction, gain: float, unit: float) -> Neuron:
     """Firing and reset of a leaky neuron that covers r steps in one; the caller sets the decay. Approximate.
 
@@ -164,6 +170,7 @@ def leaky_oneshot(neuron: Neuron, levels: int, share: Fraction, gain: float, uni
     step the spikes fell, single spikes of a weak input, and what a hard reset would have discarded. Where there is one
     spike a step at most, a hard reset stays one, and drops what is above the raised threshold.
     """
+    refuse_offset(neuron)
     charge = scaled(neuron.params["reset_charge" if neuron.options["own_reset_charge"] else "threshold"], 1, "charge")
     larger = float(charge * gain * share / levels)
     threshold = scaled(neuron.params["threshold"], 1, "threshold") + max(0.0, larger - charge) / 2

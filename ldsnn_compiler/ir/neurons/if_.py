@@ -6,7 +6,15 @@ from fractions import Fraction
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Neuron, Options, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, keeps_hard_reset, per_level, scaled, spiking
+from ldsnn_compiler.ir.neurons.common import (
+    FIRING_OPTIONS,
+    FIRING_PARAMS,
+    keeps_hard_reset,
+    per_level,
+    refuse_offset,
+    scaled,
+    spiking,
+)
 from ldsnn_compiler.ir.program import Program
 
 
@@ -30,6 +38,7 @@ def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate, hard reset. One spike a step: the same neuron with ``share`` of its threshold; a reset drops what is
     above it, once for the share * r former spikes that it stands for. Counts of ``share * threshold / k`` are
     subtracted, so the residue that each hard reset drops is kept."""
+    refuse_offset(neuron)
     if keeps_hard_reset(neuron, levels):
         v_reset = scaled(neuron.params["v_reset"], share, "v_reset")
         return neuron.with_(None, reset_time="now", v_reset=v_reset, **per_level(neuron, 1, share))

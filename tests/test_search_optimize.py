@@ -13,7 +13,7 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.work import count_work
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.schedule import LayerSchedule, Schedule
-from ldsnn_compiler.search.cost import COSTS
+from ldsnn_compiler.search.cost import COSTS, cost
 from ldsnn_compiler.search.criterion import Comparison, Criterion
 from ldsnn_compiler.search.evaluate import Evaluator, Figures, predictions_drop
 from ldsnn_compiler.search.journal import MemoryJournal
@@ -99,6 +99,16 @@ def test_the_same_seed_gives_the_same_schedule_and_the_front_is_one():
     for mode in ("binary", "graded"):
         points = [p for p in both().front if p["spikes"] == mode]
         assert all(a["drop"] <= b["drop"] for a, b in pairwise(points))
+
+
+def test_work_weighs_synapses_and_neurons_alike():
+    evaluator = Evaluator(network(), data().calibration[0])
+    original = evaluator.reference.nodes
+    assert evaluator.reference.cost(cost("work", original)) == pytest.approx(2.0)
+    found = optimize(network(), data(), 0.2, cost="work", effort=EFFORT)
+    rows = {row.name: row for row in found.rows}
+    ours, base = rows["per layer, binary"], rows[UNIFORM]
+    assert ours.synaptic_updates < base.synaptic_updates and ours.neurons_evaluated < base.neurons_evaluated  # type: ignore[operator]
 
 
 def test_other_costs_labels_and_held_layers():

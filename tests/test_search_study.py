@@ -14,7 +14,7 @@ from search_worker import EFFORT, data, network
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.schedule import Schedule
-from ldsnn_compiler.search.cost import NodeWork, cost
+from ldsnn_compiler.search.cost import COSTS, NodeWork
 from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.evaluate import Figures
 from ldsnn_compiler.search.optimize import optimize
@@ -50,7 +50,7 @@ def explorer(budget: float = 0.1) -> Explorer:
     for _ in WEIGHTS:
         x = net.neuron(net.linear(x, 4))
     criterion = Criterion(budget, 0.0, (0,) * 100, None)
-    found = Explorer(Told(), space(net.output(x)), criterion, cost("synaptic"), {})  # type: ignore[arg-type]
+    found = Explorer(Told(), space(net.output(x)), criterion, COSTS["synaptic"], {})  # type: ignore[arg-type]
     found.look([(0, 0, 0)], "start")
     return found
 

@@ -108,13 +108,25 @@ TIE = 1e-3
 COSTS: Mapping[str, Cost] = {"synaptic": _synaptic, "neurons": _neurons, "latency": _latency}
 """Costs by name, each a sum over nodes; ``latency`` is that of kernels, where they were measured, else modelled from
 the constants above."""
+WORK = "work"
+"""The cost that weighs both kinds of work alike: synaptic updates and neuron evaluations, each as a share of the
+original network's, added."""
 
 
-def cost(name: str) -> Cost:
-    """The cost of that name."""
-    if name not in COSTS:
-        raise LdsnnError(f"cost is one of {', '.join(COSTS)}, not {name!r}")
-    return COSTS[name]
+def check_cost(name: str) -> None:
+    """Raise LdsnnError unless there is a cost of that name."""
+    if name not in (*COSTS, WORK):
+        raise LdsnnError(f"cost is one of {', '.join((*COSTS, WORK))}, not {name!r}")
+
+
+def cost(name: str, original: Mapping[str, NodeWork]) -> Cost:
+    """The cost of that name for schedules of a network whose original takes this work."""
+    check_cost(name)
+    if name in COSTS:
+        return COSTS[name]
+    base = totals(original)
+    synaptic, neurons = (1 / max(1.0, base[key]) for key in ("synaptic_updates", "neurons_evaluated"))
+    return lambda work: work.synaptic_updates * synaptic + work.neurons_evaluated * neurons
 
 
 def to_json(nodes: Mapping[str, NodeWork]) -> dict[str, dict[str, object]]:

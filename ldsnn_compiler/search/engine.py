@@ -18,7 +18,7 @@ from torch import Tensor
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.module import Data
 from ldsnn_compiler.interp.work import LayerWork
-from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
 from ldsnn_compiler.runtime import data, threads
 from ldsnn_compiler.search.evaluate import FOLD, OPTIMISE, Engine, InterpreterRunner, Runner
@@ -49,12 +49,15 @@ def engine(name: str, graph: Graph, samples: int, target: str = "native") -> Eng
 
 def dense_work(graph: Graph) -> float:
     """Multiply-accumulates of one sample if no input of any synapse were zero."""
-    total = 0.0
-    for node in graph.nodes:
-        if node.op.fan_out is not None:
-            found = (node.op.fan_out(graph.call(node), i) for i in range(len(node.operands)))
-            total += node.type.timesteps * sum(float(f.sum()) for f in found if f is not None)
-    return total
+    return sum(dense_updates(graph, node) for node in graph.nodes)
+
+
+def dense_updates(graph: Graph, node: Node) -> float:
+    """Synaptic updates of a node for one sample if no input of it were zero; 0 of a node without synapses."""
+    if node.op.fan_out is None:
+        return 0.0
+    found = (node.op.fan_out(graph.call(node), i) for i in range(len(node.operands)))
+    return node.type.timesteps * sum(float(f.sum()) for f in found if f is not None)
 
 
 class CompiledEngine:

@@ -85,8 +85,8 @@ class Latency(Protocol):
     def name(self) -> str:
         """Different for boards that differ."""
 
-    def latencies(self, graph: Graph, densities: Mapping[str, float]) -> Mapping[str, float]:
-        """Milliseconds by node, given the non-zero share of its nodes' results."""
+    def latencies(self, graph: Graph, work: Mapping[str, NodeWork]) -> Mapping[str, float]:
+        """Milliseconds by node, given the work of its nodes."""
 
 
 class InterpreterRunner:
@@ -250,7 +250,7 @@ class Evaluator:
     def _timed(self, graph: Graph, nodes: Mapping[str, NodeWork]) -> dict[str, NodeWork]:
         """Work with latencies; nodes that only take time are added."""
         assert self._latency is not None
-        times = self._latency.latencies(graph, {name: work.density for name, work in nodes.items()})
+        times = self._latency.latencies(graph, nodes)
         bare = {n.name: NodeWork(n.op.name, n.path, n.type.timesteps) for n in graph.nodes if n.name in times}
         return {name: replace(work, latency_ms=times.get(name, 0.0)) for name, work in {**bare, **nodes}.items()}
 

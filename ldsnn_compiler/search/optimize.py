@@ -24,14 +24,14 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.results import Report, Row
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search import rows as tell
-from ldsnn_compiler.search.cost import Cost
+from ldsnn_compiler.search.cost import check_cost
 from ldsnn_compiler.search.cost import cost as cost_named
 from ldsnn_compiler.search.criterion import Criterion
 from ldsnn_compiler.search.engine import engine
 from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, check
 from ldsnn_compiler.search.journal import Journal, open_journal
 from ldsnn_compiler.search.knapsack import Selection
-from ldsnn_compiler.search.latency import LatencyModel
+from ldsnn_compiler.search.latency import LatencyModel, checks
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.options import Space, space
 from ldsnn_compiler.search.recalibrate import Recalibration
@@ -52,18 +52,17 @@ that is to be at least as accurate as the best uniform one."""
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where work is counted on the first
-    ``counted``; ``verified`` (all of it for None) serve the rest. There and on the report split work is counted on all
-    samples by the interpreter, on the first ``counted_compiled`` where candidates run compiled. ``width`` schedules are
-    compared at a time, for ``rounds`` along the frontier, then for at most ``moves`` rounds of local moves, ending
-    after ``patience`` rounds in vain. ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and
-    ``cache`` the remembered streams, in bytes. ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see
-    :mod:`ldsnn_compiler.search.engine`. ``recalibration`` samples serve recalibration."""
+    """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where the interpreter counts work
+    on the first ``counted``; ``verified`` (all of it for None) serve the rest. There, on the report split and where
+    candidates run compiled, work is counted on all samples. ``width`` schedules are compared at a time, for ``rounds``
+    along the frontier, then for at most ``moves`` rounds of local moves, ending after ``patience`` rounds in vain.
+    ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in bytes.
+    ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see :mod:`ldsnn_compiler.search.engine`. ``recalibration``
+    samples serve recalibration."""
 
     samples: int = 256
     counted: int = 64
     verified: int | None = None
-    counted_compiled: int = 256
     width: int = 8
     rounds: int = 3
     moves: int = 12
@@ -99,7 +98,7 @@ class _Search:
 
     graph: Graph
     budget: float
-    cost: Cost
+    cost: str
     caution: float
     effort: Effort
     seed: int
@@ -117,8 +116,8 @@ class _Search:
 
     def session(self, x: Tensor, counted: int | None = None, adjust: Adjustment | None = None) -> Session:
         effort = self.effort
-        if counted is None and self.engine.name == "compiled":
-            counted = effort.counted_compiled
+        if self.engine.name == "compiled":
+            counted = None
         evaluator = Evaluator(
             self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted, engine=self.engine,
             adjust=adjust, latency=self.latency,
@@ -165,8 +164,8 @@ def optimize(
             network's predictions stand in for them.
         budget: accuracy that may be lost, in 0..1.
         spikes: ``binary``, ``graded``, or ``both`` (two searches).
-        cost: ``synaptic``, ``neurons`` or ``latency`` (of kernels measured on this machine, if it is the target; else
-            modelled).
+        cost: ``synaptic``, ``neurons``, ``work`` (both, as shares of the original's, added) or ``latency`` (of kernels
+            measured on this machine, if it is the target; else modelled).
         target: board, named in the report.
         storage: Optuna storage (database URL or journal file) in which the search is resumed and shared.
         seed: of random starts; the same seed gives the same schedule.
@@ -188,13 +187,14 @@ def optimize(
     """
     if not 0 <= budget <= 1:
         raise LdsnnError(f"a budget is a share of samples in 0..1, not {budget}")
+    check_cost(cost)
     effort, modes = effort or Effort(), ("binary", "graded") if spikes == "both" else (spikes,)
     spaces = {mode: space(graph, mode, hold=hold, uneven=uneven, ranges=ranges) for mode in modes}
     for x, _ in (data.calibration, data.report):
         check(graph, x)
     runs, latency = engine(effort.engine, graph, len(data.report[0]), target), _latency(cost, target)
     search = _Search(
-        graph, budget, cost_named(cost), caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
+        graph, budget, cost, caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
         tuple(hold), uneven, runs, refine, recalibrate, match, agreement, latency,
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data) for mode in modes}
@@ -228,12 +228,13 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
     chosen = _spread(len(x), search.effort.samples)
     small = session if len(chosen) == len(x) else search.session(x[chosen], search.effort.counted)
     small_labels = labels if labels is None or small is session else labels[chosen]
-    explorer = Explorer(session, where, search.criterion(session, labels), search.cost, {})
+    cost = cost_named(search.cost, session.reference().nodes)
+    explorer = Explorer(session, where, search.criterion(session, labels), cost, {})
     identity = (0,) * len(where.groups)
     uniform, name = _best_uniform(search, explorer, small, small_labels, identity)
     if all(len(group.choices) == 1 for group in where.groups):
         return _Found(where, uniform, uniform, name, explorer, uniform if search.match else None)
-    model = Model(search.graph, where, measure(small, where, uniform.picks), search.cost)
+    model = Model(search.graph, where, measure(small, where, uniform.picks), cost)
     frontier = model.frontier(search.effort.resolution, search.seed)
     best, matched = _explored(search, explorer, model, frontier, uniform), None
     if search.match:
@@ -274,7 +275,7 @@ def _best_uniform(
     figures = dict(zip(names, small.evaluate([where.schedule(p) for p in names], "uniform schedules"), strict=True))
     screen = search.criterion(small, labels)
     left = sorted(
-        (p for p in names if not screen.hopeless(figures[p])), key=lambda p: (figures[p].cost(search.cost), p)
+        (p for p in names if not screen.hopeless(figures[p])), key=lambda p: (figures[p].cost(explorer.cost), p)
     )
     explorer.look([identity], "uniform schedules")
     for picks in left:
@@ -317,6 +318,7 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
         },
         "schedules": {name: tell.layers_json(schedule) for name, schedule in schedules.items()},
         "layers": {name: tell.per_layer(search.graph, f) for name, f in everything.items()},
+        "latency": checks(search.latency, session.evaluator, schedules) if search.latency else {},
         "front": [
             point for mode, e in found.items()
             for point in tell.front(mode, e.space, e.explorer.seen, e.best, e.explorer.criterion)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 Budget = Annotated[float, typer.Option("--budget", min=0.0, max=1.0, help="accuracy that may be lost, 0.005 = 0.5 pp")]
 Spikes = Annotated[str, typer.Option("--spikes", help="binary, graded, or both (two searches)")]
 CostName = Annotated[
-    str, typer.Option("--cost", help="what to minimise: synaptic, neurons or latency (kernels measured here)")
+    str,
+    typer.Option("--cost", help="what to minimise: synaptic, neurons, work (both) or latency (kernels measured here)"),
 ]
 Storage = Annotated[
     str | None,
@@ -112,8 +113,18 @@ def optimize(
         refine=refine, recalibrate=recalibrate, match=match, agreement=agreement, progress=Ticker(),
     )  # fmt: skip
     files = _written(result, output)
-    shown = (result.report.table(), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}")
-    return Answer({**result.report.to_json(), "files": [str(f) for f in files]}, shown)
+    said = [*_timed(result), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}"]
+    return Answer(
+        {**result.report.to_json(), "files": [str(f) for f in files]}, (result.report.table(), "\n".join(said))
+    )
+
+
+def _timed(result: Result) -> list[str]:
+    """A line for every schedule whose latency was measured: the model's word, and the whole network's."""
+    return [
+        f"{name}: {each['measured_ms']:.3g} ms measured, {each['modelled_ms']:.3g} ms modelled ({each['error']:+.0%})"
+        for name, each in result.report.details["latency"].items()
+    ]
 
 
 def _written(result: Result, output: Path) -> list[Path]:

@@ -268,6 +268,15 @@ def test_run_of_a_bundle_and_of_the_interpreter_agree(bundle: Path, folder: Path
     assert a["agreement"] is None and b["agreement"] >= 0.5
 
 
+def test_run_agrees_with_the_original_it_is_given(bundle: Path, folder: Path, converted: list[str]) -> None:
+    data = ["--data", f"{folder / 'm.py'}:data"]
+    (found,) = as_json("run", bundle, *data, "--against", *converted, "--repeats", 1, "--no-work")["rows"]
+    assert found["agreement"] == 1.0 and found["synaptic_updates"] is None
+    (own,) = as_json("run", bundle, *data, "--against", bundle, "--repeats", 1, "--no-work")["rows"]
+    assert own["agreement"] == 1.0
+    assert "no such file" in errors("run", bundle, *data, "--against", folder / "none.ldir")[0]
+
+
 def test_profile_says_where_time_and_work_go(bundle: Path, folder: Path) -> None:
     found = as_json("profile", bundle, "--data", f"{folder / 'm.py'}:data", "--repeats", 2)
     assert found["latency_ms"] > 0 and found["regions"] and all(r["ms"] >= 0 for r in found["regions"])
@@ -281,12 +290,6 @@ def test_run_needs_data_that_fit(bundle: Path, folder: Path) -> None:
     given = errors("run", bundle, "--data", f"{folder / 'm.py'}:data", "--pipeline", "dead-code", "--batch", 2)
     assert [line.split(":")[1].strip() for line in given] == ["--pipeline", "--batch"]
     assert all("compiled already" in line for line in given)
-
-
-def test_data_that_the_model_itself_refuses(folder: Path) -> None:
-    arguments = (f"{folder / 'm.py'}:plain", "--convert", "--timesteps", 8, "--data", f"{folder / 'm.py'}:data")
-    (line,) = errors("run", *arguments, "--sequence", "--interpreter", "--no-work")
-    assert "Plain: fails on data of shape [4, 20], RuntimeError" in line
 
 
 def test_a_schedule_is_never_ignored(converted: list[str], folder: Path) -> None:

@@ -74,6 +74,19 @@ def test_wrong_usage_is_named(folder: Path):
     assert not (folder / "other.json").exists()
 
 
+def test_what_is_refused_leaves_no_file(folder: Path, tmp_path: Path):
+    scheduled = network()
+    scheduled.stage = "scheduled"
+    write_graph(scheduled, folder / "scheduled.ldir")
+    given = ["--data", str(folder / "data.npz"), "-o", str(tmp_path / "schedule.json")]
+    done = run("optimize", str(folder / "scheduled.ldir"), *given)
+    assert done.exit_code == 1 and "this one is scheduled" in done.stderr
+    target = run("optimize", str(folder / "net.ldir"), *given, "--cost", "latency", "--target", "nowhere")
+    assert target.exit_code == 1 and "nowhere" in target.stderr
+    held = run("optimize", str(folder / "net.ldir"), *given, "--hold", "no.layer")
+    assert held.exit_code == 1 and not list(tmp_path.iterdir())
+
+
 class Page(HTMLParser):
     """Checks that tags nest, and collects them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 
 ByInterpreter = Annotated[bool, typer.Option("--interpreter", help="run the graph, not compiled code")]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="timed calls")]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="MODEL",
+        help="the original, to agree with; --timesteps, --convert and --calibrate then say how to read it. Default: "
+        "MODEL itself where that is file.py:factory, or a .ldir file that is given a --schedule",
+    ),
+]
 Work = Annotated[
     bool, typer.Option("--work/--no-work", help="count work with the interpreter (slow on large networks)")
 ]
@@ -48,6 +58,7 @@ def run(
     model: Model,
     data: Data = None,
     interpreter: ByInterpreter = False,
+    against: Against = None,
     work: Work = True,
     schedule: ScheduleFile = None,
     target: Target = "native",
@@ -62,11 +73,15 @@ def run(
     limit: Limit = None,
     repeats: Repeats = 20,
 ) -> Answer:
-    """Run a model on the report split: accuracy, agreement with the PyTorch model, work, latency."""
+    """Run a model on the report split: accuracy, agreement with the original model, work, latency."""
     from ldsnn_compiler.results import Report, machine_name
 
     size = parse_batch(batch)
     options = ModelOptions(model, timesteps, convert, data, None, sequence, calibrate, dt)
+    original = replace(options, model=against or model)
+    if against is not None and kind_of(model) != "factory":
+        options = ModelOptions(model, data=data)
+    asked = against is not None or (schedule is not None and kind_of(model) == "ldir")
     given = open_data(data, "run")
     assert given is not None
     x, y = (part[:limit] if part is not None else None for part in given.report)
@@ -76,10 +91,12 @@ def run(
         graph = open_graph(options)
         if schedule is not None or pipeline is not None:
             _schedule(graph, schedule, pipeline)
-        found, used, board = [_interpreted(graph, x, y, options)], _torch_threads(), "interpreter"
+        reference = _reference(original, x, graph, asked)
+        found, used, board = [_interpreted(graph, x, y, reference)], _torch_threads(), "interpreter"
     else:
         compiled = _compiled(options, schedule, target, size, threads, pipeline)
-        found = [_compiled_row(compiled, x, y, options, work, repeats)]
+        reference = _reference(original, x, compiled.graph, asked)
+        found = [_compiled_row(compiled, x, y, reference, work, repeats)]
         used, board = compiled.settings.threads, compiled.settings.board.name
     name = model.rpartition("/")[2]
     report = Report(name, board, "fp32", machine_name(), used, found, {"samples": len(x), "data": given.note})
@@ -105,23 +122,22 @@ def _torch_threads() -> int:
     return torch.get_num_threads()
 
 
-def _interpreted(graph: Graph, x: Tensor, y: Tensor | None, options: ModelOptions) -> Row:
+def _interpreted(graph: Graph, x: Tensor, y: Tensor | None, reference: Tensor | None) -> Row:
     from ldsnn_compiler.evaluate import interpreted, row
 
     note(f"running {len(x)} samples with the interpreter")
     scores, counter = interpreted(graph, x)
-    return row("interpreter", graph, scores, counter, y, _reference(options, x, graph))
+    return row("interpreter", graph, scores, counter, y, reference)
 
 
 def _compiled_row(
-    compiled: Compiled, x: Tensor, y: Tensor | None, options: ModelOptions, work: bool, repeats: int
+    compiled: Compiled, x: Tensor, y: Tensor | None, reference: Tensor | None, work: bool, repeats: int
 ) -> Row:
     from ldsnn_compiler.evaluate import compiled_scores, interpreted, row
 
     note(f"running {len(x)} samples")
     scores = compiled_scores(compiled, x)
     counter = interpreted(compiled.graph, x)[1] if work else None
-    reference = _reference(options, x, compiled.graph)
     return row("ldsnn", compiled.graph, scores, counter, y, reference, _latency(compiled, x, repeats))
 
 
@@ -139,14 +155,18 @@ def _filled(x: Tensor, batch: int) -> Tensor:
     return x.repeat(-(-batch // len(x)), *[1] * (x.ndim - 1))[:batch]
 
 
-def _reference(options: ModelOptions, x: Tensor, graph: Graph) -> Tensor | None:
-    """The PyTorch model's scores, where MODEL is one that runs all its timesteps in a call."""
-    if kind_of(options.model) != "factory":
-        return None
-    from ldsnn_compiler.evaluate import module_scores
+def _reference(original: ModelOptions, x: Tensor, graph: Graph, asked: bool) -> Tensor | None:
+    """Scores of the original: of its graph if asked for, else of the PyTorch model where that runs all its timesteps in
+    a call."""
+    from ldsnn_compiler.evaluate import interpreted, module_scores
 
-    module, _ = open_module(options)
-    if options.timesteps is not None and not options.convert and not hasattr(module, "timesteps"):
+    if asked:
+        note("running the original with the interpreter")
+        return interpreted(open_graph(original), x)[0]
+    if kind_of(original.model) != "factory":
+        return None
+    module, _ = open_module(original)
+    if original.timesteps is not None and not original.convert and not hasattr(module, "timesteps"):
         return None
     return module_scores(module, x, graph)
 

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 
+from ldsnn_compiler.bench.report import rewritten
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.search.optimize import ORIGINAL, UNIFORM, Effort
 
@@ -78,4 +79,6 @@ def test_committed_results_are_whole(script: ModuleType) -> None:
             "statement",
             "latency",
         } <= result.keys(), path.name
-        assert script.table({path.stem: result})
+    text = (script.RESULTS / "README.md").read_text()
+    every = {path.stem: json.loads(path.read_text()) for path in sorted(script.RESULTS.glob("*.json"))}
+    assert rewritten(text, script.table(every)) == text, "run examples/benchmarks/run.py --table"

@@ -28,7 +28,7 @@ DATA = Path(os.environ.get("LDSNN_DATA", Path(__file__).resolve().parents[3] / "
 """Folder with ``nmnist_small.npz`` and ``nir/nir_paper_cnn_sinabs.nir``."""
 
 TIMESTEPS = 340
-CALIBRATION, TEST, UNSEEN = 300, 100, 400
+CALIBRATION, TEST, UNSEEN = 600, 100, 400
 """Training recordings that a search sees; test recordings, and training recordings beside them, that it reports on."""
 
 
@@ -45,7 +45,7 @@ def nmnist_scnn() -> ld.Graph:
 def nmnist() -> dict[str, tuple[Tensor, Tensor]]:
     """Recordings as count frames ``[N, 340, 2, 34, 34]``, axes time (1 ms), polarity, y, x.
 
-    ``report``: the 100 test recordings, then 400 training recordings; ``calibration``: 300 others of those.
+    ``report``: the 100 test recordings, then 400 training recordings; ``calibration``: the 600 others.
     """
     calibration, unseen = range(CALIBRATION), range(CALIBRATION, CALIBRATION + UNSEEN)
     return {

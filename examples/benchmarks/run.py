@@ -4,7 +4,7 @@
     python examples/benchmarks/run.py all             # everything: searches, latencies, the table
     python examples/benchmarks/run.py resnet20        # one network; writes results/schedules/resnet20.json
     python examples/benchmarks/run.py all --latency   # only latencies, anew, of the schedules in the result files
-    python examples/benchmarks/run.py --table         # only the table of all result files, as Markdown
+    python examples/benchmarks/run.py --table         # only the table of all result files, in README.md beside them
 
 Every search runs twice, for binary and for graded spikes, on data that the report does not contain; each again for
 schedules that are at least as accurate as the best uniform one ("matched"). They weigh synaptic updates and neuron
@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldsnn_compiler.bench.report import rewritten
 from ldsnn_compiler.cli.models import ModelOptions, open_graph, open_module
 from ldsnn_compiler.cli.optimize import Ticker
 from ldsnn_compiler.data import Data, load_data
@@ -96,12 +97,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",
-        Effort(samples=100, verified=None, engine="interpreter"),
+        Effort(samples=150, engine="interpreter"),
         budget=0.01, agreement=True, test=100, ranges=5,
     ),
     "fsdd_lif": Benchmark(
         "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",
-        Effort(samples=300, verified=None, engine="interpreter"),
+        Effort(samples=360, engine="interpreter"),
         sequence=True, budget=0.01, agreement=True, test=300, ranges=4,
     ),
 }  # fmt: skip
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--storage", help="Optuna storage in which a search is resumed")
     parser.add_argument("--latency", action="store_true", help="only measure latencies, of schedules found before")
     parser.add_argument("--no-latency", action="store_true", help="measure none, on a machine that is busy")
-    parser.add_argument("--table", action="store_true", help="print the table of all result files")
+    parser.add_argument("--table", action="store_true", help="write the table of all result files")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     names = list(BENCHMARKS) if options.names == ["all"] else options.names
@@ -133,8 +134,7 @@ def main() -> None:
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
         print(table({name: result}))
     if options.table or options.names == ["all"]:
-        files = sorted(options.out.glob("*.json"))
-        print(table({path.stem: json.loads(path.read_text()) for path in files}))
+        write_table(options.out)
 
 
 def run(benchmark: Benchmark, spikes: str, storage: str | None) -> dict[str, Any]:
@@ -245,6 +245,13 @@ def _count(sums: dict[str, float]) -> Callable[[nn.Module, tuple[Tensor, ...]], 
             sums[name] += float(y.sum(dtype=torch.float64))
 
     return hook
+
+
+def write_table(folder: Path) -> None:
+    """The table of all result files into the ``README.md`` beside them, where the last one stands."""
+    path = folder / "README.md"
+    results = {each.stem: json.loads(each.read_text()) for each in sorted(folder.glob("*.json"))}
+    write_atomically(path, rewritten(path.read_text(), table(results), str(path)).encode())
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:

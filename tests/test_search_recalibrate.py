@@ -254,6 +254,11 @@ def test_rows_of_a_search() -> None:
     assert [name.removeprefix(RECALIBRATED) for name in again] == names[1 : 1 + len(again)]
     rows = {row.name: row for row in found.rows}
     for name in again:
-        assert rows[name].neurons_evaluated == rows[name.removeprefix(RECALIBRATED)].neurons_evaluated
+        assert rows[name].synaptic_updates <= rows[name.removeprefix(RECALIBRATED)].synaptic_updates * 1.1  # type: ignore[operator]
+    chosen = found.report.details["recalibrated_schedules"]
+    assert (
+        list(chosen) == again
+        and chosen[again[0]] == found.report.details["schedules"][again[0].removeprefix(RECALIBRATED)]
+    )
     assert not any("per layer" in name for name in found.baselines)
     assert found.report.details["figures"].keys() == set(names)

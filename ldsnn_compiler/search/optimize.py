@@ -44,7 +44,8 @@ from ldsnn_compiler.targets.boards import board
 ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimised"
 """Names of the first two rows; ratios are against the second."""
 RECALIBRATED = "recalibrated "
-"""Begins the name of a row whose schedule is that of the row named after it."""
+"""Begins the name of a row whose schedule was chosen, as that of the row named after it was, for what it does once
+recalibrated: that one or a cheaper one."""
 BEST_UNIFORM, PER_LAYER, MATCHED = "best uniform", "per layer", "matched"
 """Words of row names: ``best uniform, MODE``, ``per layer, MODE``, and ``per layer, MODE, matched`` for the schedule
 that is to be at least as accurate as the best uniform one."""
@@ -58,7 +59,7 @@ class Effort:
     along the frontier, then for at most ``moves`` rounds of local moves, ending after ``patience`` rounds in vain.
     ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in bytes.
     ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see :mod:`ldsnn_compiler.search.engine`. ``recalibration``
-    samples serve recalibration."""
+    samples serve recalibration, with which up to ``cheaper`` schedules are tried that were not good enough without."""
 
     samples: int = 256
     counted: int = 64
@@ -71,6 +72,7 @@ class Effort:
     memory: int = 1 << 28
     cache: int = 1 << 30
     engine: str = "auto"
+    cheaper: int = 6
     recalibration: int = 256
 
 
@@ -209,13 +211,15 @@ def _latency(cost: str, target: str) -> LatencyModel | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """One mode's outcome on the calibration split. ``matched`` is the cheapest that is as accurate as ``uniform``."""
+    """One mode's outcome on the calibration split. ``cheaper_uniform`` are the uniform schedules that cost less than
+    the best, dearest first; ``matched`` is the cheapest that is as accurate as ``uniform``."""
 
     space: Space
     best: Point
     uniform: Point
     uniform_name: str
     explorer: Explorer
+    cheaper_uniform: tuple[Picks, ...] = ()
     matched: Point | None = None
 
 
@@ -231,9 +235,9 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
     cost = cost_named(search.cost, session.reference().nodes)
     explorer = Explorer(session, where, search.criterion(session, labels), cost, {})
     identity = (0,) * len(where.groups)
-    uniform, name = _best_uniform(search, explorer, small, small_labels, identity)
+    uniform, name, cheaper = _best_uniform(search, explorer, small, small_labels, identity)
     if all(len(group.choices) == 1 for group in where.groups):
-        return _Found(where, uniform, uniform, name, explorer, uniform if search.match else None)
+        return _Found(where, uniform, uniform, name, explorer, cheaper, uniform if search.match else None)
     model = Model(search.graph, where, measure(small, where, uniform.picks), cost)
     frontier = model.frontier(search.effort.resolution, search.seed)
     best, matched = _explored(search, explorer, model, frontier, uniform), None
@@ -241,7 +245,7 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
         truth = explorer.criterion.truth
         as_good = Criterion(0.0, search.caution, uniform.figures.predictions, truth)
         matched = _explored(search, replace(explorer, criterion=as_good), model, frontier, uniform)
-    return _Found(where, best, uniform, name, explorer, matched)
+    return _Found(where, best, uniform, name, explorer, cheaper, matched)
 
 
 def _explored(
@@ -266,9 +270,9 @@ def _spread(count: int, wanted: int) -> Tensor:
 
 def _best_uniform(
     search: _Search, explorer: Explorer, small: Session, labels: Tensor | None, identity: Picks
-) -> tuple[Point, str]:
-    """The cheapest uniform schedule that is good enough: screened on few samples, then verified on all, cheapest
-    first. Leaving everything as it is always qualifies."""
+) -> tuple[Point, str, tuple[Picks, ...]]:
+    """The cheapest uniform schedule that is good enough, its name, and those that cost less, dearest first: screened on
+    few samples, then verified on all, cheapest first. Leaving everything as it is always qualifies."""
     where = explorer.space
     names = {where.uniform(u): str(u) for u in reversed(where.uniforms())}
     names.setdefault(identity, "T0")
@@ -277,12 +281,15 @@ def _best_uniform(
     left = sorted(
         (p for p in names if not screen.hopeless(figures[p])), key=lambda p: (figures[p].cost(explorer.cost), p)
     )
-    explorer.look([identity], "uniform schedules")
+    (best,) = explorer.look([identity], "uniform schedules")
     for picks in left:
         (point,) = explorer.look([picks], "uniform schedules")
         if explorer.criterion.met(point.figures):
-            return point, names[picks]
-    return explorer.seen[identity], names[identity]
+            best = point
+            break
+    costs = {picks: f.cost(explorer.cost) for picks, f in figures.items()}
+    cheaper = (p for p in sorted(costs, key=lambda p: (-costs[p], p)) if costs[p] < costs[best.picks])
+    return best, names[best.picks], tuple(cheaper)
 
 
 def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str, target: str, spikes: str) -> Result:
@@ -293,8 +300,9 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     searched = {name: schedule for name, schedule in schedules.items() if name.startswith(PER_LAYER)}
     figures = session.evaluate(list(schedules.values()), "report split")
     everything = {ORIGINAL: session.reference(), **dict(zip(schedules, figures, strict=True))}
-    everything |= _recalibrated(search, schedules, data)
-    of = schedules | {f"{RECALIBRATED}{name}": schedule for name, schedule in schedules.items()}
+    recalibrated = _recalibrated(search, found, data)
+    everything |= {name: figures for name, (_, figures) in recalibrated.items()}
+    of = schedules | {name: schedule for name, (schedule, _) in recalibrated.items()}
     classes = None if labels is None else labels.tolist()
     rows = [
         tell.row(name, f, of.get(name), everything[ORIGINAL], classes, search.graph) for name, f in everything.items()
@@ -317,6 +325,7 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
             for name in everything if name.removeprefix(RECALIBRATED) in searched
         },
         "schedules": {name: tell.layers_json(schedule) for name, schedule in schedules.items()},
+        "recalibrated_schedules": {name: tell.layers_json(schedule) for name, (schedule, _) in recalibrated.items()},
         "layers": {name: tell.per_layer(search.graph, f) for name, f in everything.items()},
         "latency": checks(search.latency, session.evaluator, schedules) if search.latency else {},
         "front": [
@@ -350,12 +359,37 @@ def _uniform_of(name: str) -> str:
     return name.removesuffix(f", {MATCHED}").replace(PER_LAYER, BEST_UNIFORM)
 
 
-def _recalibrated(search: _Search, schedules: Mapping[str, Schedule], data: Data) -> dict[str, Figures]:
-    """Report figures of the same schedules after recalibration, if asked for."""
+def _recalibrated(search: _Search, found: Mapping[str, _Found], data: Data) -> dict[str, tuple[Schedule, Figures]]:
+    """Schedules chosen for what they do once recalibrated, if asked for, with their figures on the report split."""
     if not search.recalibrate:
         return {}
     x = data.calibration[0]
     samples = as_input(search.graph.inputs[0], x[_spread(len(x), search.effort.recalibration)])
-    session = search.session(data.report[0], adjust=Recalibration(search.graph, samples))
-    figures = session.evaluate(list(schedules.values()), "recalibrated")
-    return {f"{RECALIBRATED}{name}": each for name, each in zip(schedules, figures, strict=True)}
+    adjust, space = Recalibration(search.graph, samples), next(iter(found.values())).space
+    named = {UNIFORM: space.schedule((0,) * len(space.groups))}
+    for mode, each in found.items():
+        session = search.session(each.explorer.session.evaluator.x, adjust=adjust)
+        explorer, count = replace(each.explorer, session=session, seen={}), search.effort.cheaper
+        next_cheaper = _cheaper(each)[:count]
+        named[f"{BEST_UNIFORM}, {mode}"] = _once_recalibrated(explorer, each.uniform, each.cheaper_uniform[:count])
+        named[f"{PER_LAYER}, {mode}"] = _once_recalibrated(explorer, each.best, next_cheaper)
+    session = search.session(data.report[0], adjust=adjust)
+    figures = session.evaluate(list(named.values()), "recalibrated, report split")
+    return {f"{RECALIBRATED}{name}": (s, f) for (name, s), f in zip(named.items(), figures, strict=True)}
+
+
+def _cheaper(found: _Found) -> list[Picks]:
+    """Schedules of the front that cost less than the best, dearest first: those that lose the least."""
+    kept, least = list[Point](), found.best.cost
+    drop = found.explorer.criterion.compare
+    for point in sorted(found.explorer.seen.values(), key=lambda p: (drop(p.figures).drop, p.cost, p.picks)):
+        if point.cost < least:
+            kept, least = [*kept, point], point.cost
+    return [point.picks for point in kept]
+
+
+def _once_recalibrated(explorer: Explorer, plain: Point, cheaper: Sequence[Picks]) -> Schedule:
+    """The cheapest of these that is good enough once recalibrated; the one that was good enough before if none is."""
+    explorer.look([plain.picks, *cheaper], "recalibrated")
+    found = explorer.best
+    return explorer.space.schedule(plain.picks if found is None else found.picks)

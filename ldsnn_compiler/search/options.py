@@ -106,7 +106,7 @@ class Space:
         )
 
 
-def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[float, ...]:
+def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[int, Fraction, bool, int, float, bool, int]:
     first = choice.layers[0]
     steps = first.timesteps - wanted.timesteps * share
     more = first.levels > wanted.levels

@@ -86,6 +86,16 @@ def running_maximum(m: Any, x: Tensor) -> Any:
     return best
 
 
+def written_into_tensors(m: Any, x: Tensor) -> Any:
+    """Tensors made for the record, time first or second."""
+    mem1 = mem2 = None
+    record, membranes = torch.zeros(m.steps, x.shape[0], 6), x.new_zeros(x.shape[0], m.steps, 6)
+    for t in range(m.steps):
+        record[t], mem1, mem2 = step(m, x, mem1, mem2)
+        membranes[:, t] = mem1
+    return record, membranes.sum(1)
+
+
 def stacks(m: Any, x: Tensor) -> Any:
     """Recorded lists reduced in all the usual ways."""
     mem1 = mem2 = None
@@ -174,6 +184,7 @@ STATIC = [
     sum_of_currents,
     python_sum,
     running_maximum,
+    written_into_tensors,
     stacks,
     lists,
     two_loops,

@@ -183,12 +183,54 @@ def batch_first(m: Any, x: Tensor) -> Any:
     return spk
 
 
-def written_in_place(m: Any, x: Tensor) -> Any:
+def written_into_numbers(m: Any, x: Tensor) -> Any:
     mem1, record = None, torch.zeros(m.steps, 2, 6)
     for t in range(m.steps):
         spk, mem1 = m.lif1(m.fc1(x), mem1)
         record[t] = spk
     return record
+
+
+def written_backwards(m: Any, x: Tensor) -> Any:
+    mem1, record = None, torch.zeros(m.steps, x.shape[0], 6)
+    for t in range(m.steps):
+        spk, mem1 = m.lif1(m.fc1(x), mem1)
+        record[m.steps - 1 - t] = spk
+    return record
+
+
+def written_into_more_steps(m: Any, x: Tensor) -> Any:
+    mem1, record = None, torch.zeros(m.steps + 1, x.shape[0], 6)
+    for t in range(m.steps):
+        spk, mem1 = m.lif1(m.fc1(x), mem1)
+        record[t] = spk
+    return record
+
+
+def written_in_part(m: Any, x: Tensor) -> Any:
+    mem1, record = None, torch.zeros(m.steps, x.shape[0], 6)
+    for t in range(m.steps):
+        spk, mem1 = m.lif1(m.fc1(x), mem1)
+        if t < 5:
+            record[t] = spk
+    return record
+
+
+def written_and_broadcast(m: Any, x: Tensor) -> Any:
+    mem1, record = None, torch.zeros(m.steps, 3, x.shape[0], 6)
+    for t in range(m.steps):
+        spk, mem1 = m.lif1(m.fc1(x), mem1)
+        record[t] = spk
+    return record
+
+
+def written_behind_a_view(m: Any, x: Tensor) -> Any:
+    mem1, record = None, torch.zeros(m.steps, x.shape[0], 6)
+    first = record[0]
+    for t in range(m.steps):
+        spk, mem1 = m.lif1(m.fc1(x), mem1)
+        record[t] = spk
+    return record, first
 
 
 def added_in_place(m: Any, x: Tensor) -> Any:
@@ -224,7 +266,12 @@ STATIC: dict[Callable[..., Any], tuple[str, ...]] = {
     sum_of_some: ("sum", "covers timesteps 0..4 of 0..7"),
     running_sum_recorded: ("stack()", "running sum of lif1 (Leaky) in step 1", CARRIED),
     running_sum_fed_on: ("lif2", "running sum of lif1 (Leaky)", CARRIED),
-    written_in_place: ("changes a tensor in place", "torch.stack"),
+    **dict.fromkeys(
+        (written_into_numbers, written_backwards, written_into_more_steps, written_behind_a_view),
+        ("changes a tensor in place", "torch.stack"),
+    ),
+    written_in_part: ("holds timesteps 0..4 of a loop over 0..7",),
+    written_and_broadcast: ("[T, N, 6] is written into a tensor [8, 3, ", "torch.stack"),
     added_in_place: ("changes a tensor in place", "total = total + value"),
     until_it_fires: ("forward", "cannot be traced"),
 }

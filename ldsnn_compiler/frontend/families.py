@@ -5,7 +5,7 @@ Nodes that do the same to corresponding values in different steps share a :class
 ``Fixed(f)``            the same in every step, or computed before or after the loop;
 ``At(f, t)``            family f in step t;
 ``Running(op, f, t)``   the sum, mean or largest of family f over steps 0..t;
-``Stacked(f, dim)``     every step of family f along a new axis;
+``Stacked(f, dim)``     every step of family f along a new axis, or written along an axis of a tensor of these sizes;
 ``Broken(problem)``     anything else that mixes steps. It is only reported where something uses it.
 """
 
@@ -20,11 +20,12 @@ import torch
 from torch import fx, nn
 
 from ldsnn_compiler.errors import Problem
+from ldsnn_compiler.frontend.sizes import set_item
 from ldsnn_compiler.frontend.traced import leaves
 
 SAME: Final = frozenset({"detach", "clone", "contiguous", "requires_grad_", "detach_", torch.clone, torch.detach})
 UNBINDS: Final = (torch.unbind, "unbind")
-SET_ITEM: Final = (operator.setitem, "__setitem__")
+SET_ITEM: Final = (set_item, operator.setitem, "__setitem__")
 _HARMLESS: Final = frozenset({"requires_grad_", "detach_"})
 
 
@@ -70,10 +71,11 @@ class Running:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Every step of a family along a new axis."""
+    """Every step of a family along a new axis; ``sizes`` of the tensor that the model wrote them into."""
 
     family: Family
     dim: int
+    sizes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,14 @@ def selection(node: fx.Node) -> tuple[fx.Node, int, int] | None:
             axis = source.args[1] if len(source.args) > 1 else source.kwargs.get("dim", 0)
             source = source.args[0]
         else:
-            axis, index = _indexed(index if isinstance(index, tuple) else (index,))
+            axis, index = indexed(index if isinstance(index, tuple) else (index,))
     else:
         return None
     return (source, axis, index) if isinstance(source, fx.Node) and type(axis) is int and type(index) is int else None
 
 
-def _indexed(position: tuple[Any, ...]) -> tuple[int | None, int | None]:
+def indexed(position: tuple[Any, ...]) -> tuple[int | None, int | None]:
+    """(axis, index) of a position that takes one index along one axis and all of the others, else (None, None)."""
     chosen = [i for i, p in enumerate(position) if type(p) is int]
     whole = all(type(p) is int or p is Ellipsis or p == slice(None) for p in position)
     if len(chosen) != 1 or not whole:

@@ -17,6 +17,7 @@ from ldsnn_compiler.frontend.context import Context
 from ldsnn_compiler.frontend.leaf_tracer import failed
 from ldsnn_compiler.frontend.registry import FrontEnd, FunctionImporter
 from ldsnn_compiler.frontend.reshaping import as_traced
+from ldsnn_compiler.frontend.sizes import set_item
 from ldsnn_compiler.frontend.traced import POISON, Traced
 
 CONVERT_HINT = "a plain network is converted to spiking neurons by ld.convert(ann, calibration, timesteps)"
@@ -276,6 +277,14 @@ def filled(value: float) -> FunctionImporter:
     return importer
 
 
+def relu(ctx: Context, x: Any, inplace: bool = False) -> Traced:
+    """``F.relu`` of events, which are never negative, changes nothing."""
+    given = as_traced(ctx, x)
+    if not given.value.type.signal.is_event:
+        raise ctx.refuse("cannot be imported", hint=CONVERT_HINT)
+    return given
+
+
 def zeros_like(ctx: Context, x: Any, **keywords: Any) -> float:
     """A zero that sums start from."""
     return 0.0
@@ -359,6 +368,7 @@ FUNCTIONS: Mapping[Callable[..., Any], FunctionImporter] = {
     operator.itruediv: div,
     operator.neg: neg,
     operator.getitem: timing.index,
+    **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_), relu),
     builtins.getattr: attribute,
     builtins.sum: add_all,
     torch.stack: timing.stack,
@@ -405,23 +415,21 @@ METHODS: Mapping[str, FunctionImporter] = {
     "cuda": same,
     "type_as": same,
     "requires_grad_": same,
+    "relu": relu,
+    "relu_": relu,
     "new_zeros": lambda ctx, x, *sizes, **kw: filled(0.0)(ctx, *sizes),
     "new_ones": lambda ctx, x, *sizes, **kw: filled(1.0)(ctx, *sizes),
 }
 
 REFUSED: Mapping[Any, str] = {
-    **{
-        f: CONVERT_HINT
-        for f in (F.relu, torch.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, torch.sigmoid, torch.tanh, F.elu)
-    },
-    "relu": CONVERT_HINT,
-    "relu_": CONVERT_HINT,
+    **{f: CONVERT_HINT for f in (F.relu6, F.leaky_relu, F.gelu, F.silu, torch.sigmoid, torch.tanh, F.elu)},
     "sigmoid": CONVERT_HINT,
     "tanh": CONVERT_HINT,
     F.softmax: "leave it out: the largest output stays the largest",
     F.log_softmax: "leave it out: the largest output stays the largest",
     torch.softmax: "leave it out: the largest output stays the largest",
     torch.matmul: "products of two tensors of the network cannot be imported yet; use linear layers",
+    set_item: "append to a list and torch.stack it",
     operator.matmul: "products of two tensors of the network cannot be imported yet; use linear layers",
     "softmax": "leave it out: the largest output stays the largest",
     "item": "values of tensors are not known while the model is imported",

@@ -70,8 +70,9 @@ def step_of(x: torch.Tensor, dim: int) -> torch.Tensor:
     return x.select(dim, 0)
 
 
-def sequence_of(x: Any, dim: int) -> Any:
-    """Marks, in a re-rolled graph, the values of all timesteps, time as a new axis ``dim``."""
+def sequence_of(x: Any, dim: int, sizes: tuple[int, ...] | None = None) -> Any:
+    """Marks, in a re-rolled graph, the values of all timesteps, time as a new axis ``dim``; ``sizes`` if the model
+    wrote them into a tensor of that shape."""
     return x if isinstance(x, State) else x.unsqueeze(dim)
 
 
@@ -224,12 +225,12 @@ class _Body:
                 return self.nodes[family] if inside or not self._is_whole(family) else self._after(family, "last", -1)
             case Running(op, family):
                 return self._after(family, op, 0)
-            case Stacked(family, dim):
-                return self._sequence(family, dim)
+            case Stacked(family, dim, sizes):
+                return self._sequence(family, dim, *([sizes] if sizes else []))
         return value
 
-    def _sequence(self, family: Family, dim: int) -> fx.Node:
-        return self._once((family, dim), sequence_of, self.nodes[family], dim)
+    def _sequence(self, family: Family, dim: int, *sizes: tuple[int, ...]) -> fx.Node:
+        return self._once((family, dim, *sizes), sequence_of, self.nodes[family], dim, *sizes)
 
     def _after(self, family: Family, op: str, position: int) -> fx.Node:
         """A family's value over the whole run: its last step, or a reduction over time."""
@@ -260,11 +261,15 @@ def _import_held(ctx: Context, value: Any) -> Traced:
     return x if x.stepping else x.like(ctx.hold(x.value)).with_axes(x.axes, stepping=True)
 
 
-def _import_sequence_of(ctx: Context, x: Any, dim: int) -> Traced:
+def _import_sequence_of(ctx: Context, x: Any, dim: int, sizes: tuple[int, ...] | None = None) -> Traced:
     if not isinstance(x, Traced) or not x.stepping:
         raise ctx.refuse(f"expects a value of each timestep, got {x}", time=True)
     axis = dim % (len(x.axes) + 1)
-    return x.with_axes((*x.axes[:axis], TIME, *x.axes[axis:]), stepping=False)
+    whole = x.with_axes((*x.axes[:axis], TIME, *x.axes[axis:]), stepping=False)
+    if sizes is not None and whole.sizes(ctx.batch) != sizes:
+        shape = ", ".join(map(str, sizes))
+        raise ctx.refuse(f"{whole} is written into a tensor [{shape}]", hint="append to a list and torch.stack it")
+    return whole
 
 
 def front_end() -> FrontEnd:

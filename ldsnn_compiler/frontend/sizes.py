@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 import torch.fx as fx
 
 from ldsnn_compiler.frontend.traced import TIME, Poison, Traced, contains
@@ -39,6 +40,15 @@ class SizeProxy(fx.Proxy):
 
     def __len__(self) -> int:
         return len(sequence(self))
+
+    def __setitem__(self, where: Any, value: Any) -> None:
+        shape = getattr(_known(self), "shape", None)
+        sizes = tuple(shape) if isinstance(shape, torch.Size) else None
+        self.tracer.create_proxy("call_function", set_item, (self, where, value, sizes), {})
+
+
+def set_item(buffer: Any, where: Any, value: Any, sizes: tuple[int, ...] | None) -> None:
+    """Marks ``buffer[where] = value`` in a traced graph; ``sizes`` is the shape of a buffer made of numbers."""
 
 
 class _Attribute(fx.proxy.Attribute):

@@ -31,6 +31,7 @@ from ldsnn_compiler.frontend.families import (
     changes_operand,
     describe,
     frozen,
+    indexed,
     is_same,
     key,
     mapped,
@@ -38,6 +39,7 @@ from ldsnn_compiler.frontend.families import (
     same,
     selection,
 )
+from ldsnn_compiler.frontend.sizes import set_item
 from ldsnn_compiler.frontend.traced import leaves
 
 ALIKE: Final = "every timestep must do the same"
@@ -69,6 +71,7 @@ class Unrolled:
         self.families: dict[Any, Family] = {}
         self._selects: dict[fx.Node, tuple[fx.Node, int, int]] = {}
         self._draws: Counter[Any] = Counter()
+        self._written: dict[fx.Node, list[At]] = defaultdict(list)
 
     def evaluate(self) -> None:
         """Give every node its value."""
@@ -111,6 +114,8 @@ class Unrolled:
                 return self._at(("select", key(value), axis), node, (value,), {}, step, axis)
         if is_same(node):
             return self.values[node.args[0]]  # type: ignore[index]
+        if node.target is set_item and (buffer := self._write(node)) is not None:
+            return buffer
         if changes_operand(node) and (problem := self._lost_change(node)) is not None:
             self._report(problem)
         return self._combined(node) or self._generic(node)
@@ -188,6 +193,26 @@ class Unrolled:
             return Stacked(family.args[0].family, int(dim))  # type: ignore[arg-type]
         message = "joins the timesteps of the loop along an axis that is not time"
         return Broken(Problem(message, hint="use torch.stack", **at(node, self.root)))
+
+    def _write(self, node: fx.Node) -> Value | None:
+        """What a buffer is after ``buffer[t] = value`` of step t; None if the node writes anything else.
+
+        Whatever reads the buffer later sees that: its node has this value from now on.
+        """
+        buffer, where, given, sizes = node.args
+        value, (axis, index) = self.value_of(given), indexed(where if isinstance(where, tuple) else (where,))
+        if not isinstance(buffer, fx.Node) or not isinstance(value, At) or axis is None or index != value.step:
+            return None
+        written = self._written[buffer]
+        if not sizes or sizes[axis] != self.timesteps or index != len(written):  # type: ignore[index]
+            return None
+        if any(user < node and user.target not in (set_item, getattr) for user in buffer.users):
+            return None  # a view taken before would see what is written
+        written.append(value)
+        problem = self.incomplete(written, node)
+        result: Value = Broken(problem) if problem else Stacked(value.family, axis, sizes)  # type: ignore[arg-type]
+        self.values[buffer] = result
+        return result
 
     def incomplete(self, values: list[Any], node: fx.Node) -> Problem | None:
         """Why these values are not steps 0..T-1 of one family, in order."""

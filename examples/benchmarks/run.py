@@ -69,6 +69,7 @@ class Benchmark:
     uneven: bool = False
     ranges: int = 0
     recalibrate: bool = True
+    refine: int = 0
 
     @property
     def options(self) -> ModelOptions:
@@ -103,7 +104,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fsdd_lif": Benchmark(
         "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",
         Effort(samples=360, engine="interpreter"),
-        sequence=True, budget=0.01, agreement=True, test=300, ranges=4,
+        sequence=True, budget=0.01, agreement=True, test=300, ranges=4, refine=96,
     ),
 }  # fmt: skip
 
@@ -151,6 +152,7 @@ def run(benchmark: Benchmark, spikes: str, storage: str | None) -> dict[str, Any
         uneven=benchmark.uneven,
         ranges=benchmark.ranges,
         recalibrate=benchmark.recalibrate,
+        refine=benchmark.refine,
         match=True,
         agreement=benchmark.agreement,
         effort=benchmark.effort,

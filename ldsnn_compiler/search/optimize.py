@@ -1,6 +1,7 @@
 """``optimize``: from a network and data to a schedule per layer, the frontier it was chosen from, and honest baselines.
 
-1. Uniform schedules are evaluated; the cheapest that is good enough is the base, and a baseline.
+1. Uniform schedules are evaluated; the cheapest that is good enough is a baseline. The cheapest that is not hopeless is
+   the base: near what will be found, and quick to run.
 2. Every choice of every layer is evaluated alone, the others as in the base (sensitivity).
 3. A multiple-choice knapsack over additive losses gives a predicted frontier.
 4. Points of it are evaluated truly, and the best is improved by local moves.
@@ -235,10 +236,10 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
     cost = cost_named(search.cost, session.reference().nodes)
     explorer = Explorer(session, where, search.criterion(session, labels), cost, {})
     identity = (0,) * len(where.groups)
-    uniform, name, cheaper = _best_uniform(search, explorer, small, small_labels, identity)
+    base, uniform, name, cheaper = _uniforms(search, explorer, small, small_labels, identity)
     if all(len(group.choices) == 1 for group in where.groups):
         return _Found(where, uniform, uniform, name, explorer, cheaper, uniform if search.match else None)
-    model = Model(search.graph, where, measure(small, where, uniform.picks), cost)
+    model = Model(search.graph, where, measure(small, where, base), cost)
     frontier = model.frontier(search.effort.resolution, search.seed)
     best, matched = _explored(search, explorer, model, frontier, uniform), None
     if search.match:
@@ -268,11 +269,11 @@ def _spread(count: int, wanted: int) -> Tensor:
     return torch.arange(count) if wanted >= count else torch.div(torch.arange(wanted) * count, wanted).long()
 
 
-def _best_uniform(
+def _uniforms(
     search: _Search, explorer: Explorer, small: Session, labels: Tensor | None, identity: Picks
-) -> tuple[Point, str, tuple[Picks, ...]]:
-    """The cheapest uniform schedule that is good enough, its name, and those that cost less, dearest first: screened on
-    few samples, then verified on all, cheapest first. Leaving everything as it is always qualifies."""
+) -> tuple[Picks, Point, str, tuple[Picks, ...]]:
+    """The cheapest uniform schedule that is not hopeless on few samples; the cheapest that is good enough on all, its
+    name, and those that cost less, dearest first. Leaving everything as it is always qualifies."""
     where = explorer.space
     names = {where.uniform(u): str(u) for u in reversed(where.uniforms())}
     names.setdefault(identity, "T0")
@@ -289,7 +290,7 @@ def _best_uniform(
             break
     costs = {picks: f.cost(explorer.cost) for picks, f in figures.items()}
     cheaper = (p for p in sorted(costs, key=lambda p: (-costs[p], p)) if costs[p] < costs[best.picks])
-    return best, names[best.picks], tuple(cheaper)
+    return left[0] if left else identity, best, names[best.picks], tuple(cheaper)
 
 
 def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str, target: str, spikes: str) -> Result:

@@ -103,7 +103,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "fsdd_lif": Benchmark(
         "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",
-        Effort(samples=360, engine="interpreter"),
+        Effort(samples=360, width=16, rounds=4, moves=24, patience=6, engine="interpreter"),
         sequence=True, budget=0.01, agreement=True, test=300, ranges=4, refine=96,
     ),
 }  # fmt: skip

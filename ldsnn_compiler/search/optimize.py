@@ -373,7 +373,7 @@ def _recalibrated(search: _Search, found: Mapping[str, _Found], data: Data) -> d
         explorer, count = replace(each.explorer, session=session, seen={}), search.effort.cheaper
         next_cheaper = _cheaper(each)[:count]
         named[f"{BEST_UNIFORM}, {mode}"] = _once_recalibrated(explorer, each.uniform, each.cheaper_uniform[:count])
-        named[f"{PER_LAYER}, {mode}"] = _once_recalibrated(explorer, each.best, next_cheaper)
+        named[f"{PER_LAYER}, {mode}"] = _once_recalibrated(replace(explorer, seen={}), each.best, next_cheaper)
     session = search.session(data.report[0], adjust=adjust)
     figures = session.evaluate(list(named.values()), "recalibrated, report split")
     return {f"{RECALIBRATED}{name}": (s, f) for (name, s), f in zip(named.items(), figures, strict=True)}

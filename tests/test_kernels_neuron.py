@@ -31,7 +31,11 @@ OWN = {
 def variants(name: str) -> list[dict]:
     """All combinations of the template's options that differ in kind; a second operand is for other kernels."""
     options = templates()[name].options
-    choices = {k: c.values or (0, 1, 3) for k, c in options.items() if k != "feedback"}
+    choices = {
+        k: c.values or ((c.default,) if isinstance(c.default, str) else (0, 1, 3))
+        for k, c in options.items()
+        if k != "feedback"
+    }
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 

@@ -13,10 +13,11 @@ import torch
 import torch.fx as fx
 from torch import nn
 
+from ldsnn_compiler.frontend import autograd
 from ldsnn_compiler.frontend.context import Context, TimestepsFound
 from ldsnn_compiler.frontend.registry import ModulePath, Tables
 from ldsnn_compiler.frontend.sizes import BatchLoop, Known, SizeProxy, iterated, number
-from ldsnn_compiler.frontend.traced import BATCH, Traced
+from ldsnn_compiler.frontend.traced import BATCH, Traced, contains
 
 _ABSENT = object()
 _NOT_THE_USERS = tuple(os.path.dirname(p) + os.sep for p in (str(torch.__file__), os.path.dirname(__file__)))
@@ -157,9 +158,10 @@ def trace_module(
     if key in ctx.tables.traced:
         return fx.GraphModule(module, copied(ctx.tables.traced[key]))
     tracer, problems = LeafTracer(ctx, path, known), len(ctx.problems)
+    attributes = [(m, dict(vars(m))) for m in module.modules()]
     try:
         defaults = _defaults(module, len(args), kwargs)
-        with _recorded(tracer, ctx.tables):
+        with _recorded(tracer, ctx.tables), autograd.followed():
             graph = tracer.trace(module, concrete_args=defaults or None)
     except TimestepsFound:
         raise
@@ -168,6 +170,8 @@ def trace_module(
         return None
     finally:
         tracer.restore()
+        for each, before in attributes:
+            _forget(each, before)
     markers = {marker for part in ctx.tables.parts for table in part.state.values() for marker in table.values()}
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and node.target in markers and not node.users:
@@ -175,6 +179,17 @@ def trace_module(
     if not tracer.asked and len(ctx.problems) == problems:
         ctx.tables.traced[key] = copied(graph)
     return fx.GraphModule(module, graph)
+
+
+def _forget(module: nn.Module, before: Mapping[str, Any]) -> None:
+    """Give attributes back what they held: a forward that keeps its state in them has left proxies there."""
+    for name, value in list(vars(module).items()):
+        if not contains(value, fx.Proxy):
+            continue
+        if name in before:
+            vars(module)[name] = before[name]
+        else:
+            del vars(module)[name]
 
 
 def copied(graph: fx.Graph) -> fx.Graph:

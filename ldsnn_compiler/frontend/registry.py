@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "torch": (
         "ldsnn_compiler.frontend.layers",
         "ldsnn_compiler.frontend.functions",
+        "ldsnn_compiler.frontend.written",
         "ldsnn_compiler.frontend.reroll",
     ),
     "spikingjelly": ("ldsnn_compiler.frontend.spikingjelly", "ldsnn_compiler.frontend.encoders"),

@@ -45,6 +45,7 @@ STATEFUL: Final = FORGETFUL | {
     "spikingjelly.activation_based.base.MemoryModule",
     "spikingjelly.activation_based.encoding.StatelessEncoder",
     "snntorch._neurons.neurons.SpikingNeuron",
+    "ldsnn_compiler.frontend.written.WrittenNeuron",
 }
 _WRONG_READING: Final = 1000
 """Weight of a reading of the example as a sequence that the loop does not index: it says nothing about the model."""

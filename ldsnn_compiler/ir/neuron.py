@@ -8,6 +8,7 @@ is imported; a new neuron is one file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -238,4 +239,6 @@ def _build(name: str, options: tuple[tuple[str, Option], ...]) -> Program:
 def _text(value: Option | Number) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, str | TensorRef) else repr(value)
+    if isinstance(value, str):
+        return value if value.isidentifier() else json.dumps(value)
+    return str(value) if isinstance(value, TensorRef) else repr(value)

@@ -24,10 +24,11 @@ def run(name: str, networks: int, steps: range, together: int, only: str = "") -
     """Hold a library that can be imported here against itself, at least ``networks`` in all."""
     found = library(name)
     variants = [v for v in found.variants if only in v]
+    each = ceil(networks / len(variants))
     outcomes = []
     for variant in variants:
         started = time.process_time()
-        outcomes.append(hold(found, variant, ceil(networks / len(variants)), steps, together))
+        outcomes.append(hold(found, variant, each, steps, together or ceil(each / 2)))
         print(f"{name} {variant}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
     return Result(name, found.version, tuple(outcomes))
 
@@ -66,10 +67,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="conformance", description=__doc__)
     parser.add_argument("--networks", type=int, default=1000, help="at least so many for each library")
     parser.add_argument("--steps", default="32..64", help="fewest and most timesteps")
-    parser.add_argument("--together", type=int, default=17, help="networks of one architecture, compiled together")
+    parser.add_argument("--together", type=int, default=0, help="networks of one architecture; 0: half of a variant's")
     parser.add_argument("--libraries", default=",".join(LIBRARIES), help="names, separated by commas")
     parser.add_argument("--only", default="", help="variants whose name has this in it")
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "conformance", help="results and packages")
+    parser.add_argument("--kept", action="store_true", help="take the results that are in the folder")
     parser.add_argument("--write", type=Path, help="the documentation to write")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help=argparse.SUPPRESS)
@@ -81,7 +83,9 @@ def main() -> int:
         options.json.write_text(json.dumps(asdict(result)))
         return 0
     options.folder.mkdir(parents=True, exist_ok=True)
-    results = [elsewhere(name, options, options.folder) for name in options.libraries.split(",")]
+    names = options.libraries.split(",")
+    made = {name: options.folder / f"{name}.json" for name in names}
+    results = [read(made[n]) if options.kept else elsewhere(n, options, options.folder) for n in names]
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         command = f"PYTHONPATH=tests python -m conformance --networks {options.networks} --steps {options.steps}"

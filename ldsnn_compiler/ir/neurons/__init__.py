@@ -18,6 +18,7 @@ from ldsnn_compiler.ir.neurons import (
     lif_gain,
     lsnn,
     relu,
+    written,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "lif_gain",
     "lsnn",
     "relu",
+    "written",
 ]

@@ -20,17 +20,20 @@ from conformance.table import Result, markdown, problems
 ROOT = Path(__file__).parents[2]
 
 
-def run(name: str, networks: int, steps: range, together: int, only: str = "") -> Result:
-    """Hold a library that can be imported here against itself, at least ``networks`` in all."""
+def run(name: str, networks: int, steps: range, together: int, only: str, made: Path) -> None:
+    """Hold a library that can be imported here against itself, at least ``networks`` in all.
+
+    What has been found so far is written to ``made`` after every variant.
+    """
     found = library(name)
     variants = [v for v in found.variants if only in v]
     each = ceil(networks / len(variants))
-    outcomes = []
+    outcomes: list[Outcome] = []
     for variant in variants:
         started = time.process_time()
         outcomes.append(hold(found, variant, each, steps, together or ceil(each / 2)))
         print(f"{name} {variant}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
-    return Result(name, found.version, tuple(outcomes))
+        made.write_text(json.dumps(asdict(Result(name, found.version, tuple(outcomes)))))
 
 
 def elsewhere(name: str, options: argparse.Namespace, folder: Path) -> Result:
@@ -79,8 +82,8 @@ def main() -> int:
     if options.one:
         warnings.simplefilter("ignore")  # the library's own
         low, _, high = options.steps.partition("..")
-        result = run(options.one, options.networks, range(int(low), int(high) + 1), options.together, options.only)
-        options.json.write_text(json.dumps(asdict(result)))
+        steps = range(int(low), int(high) + 1)
+        run(options.one, options.networks, steps, options.together, options.only, options.json)
         return 0
     options.folder.mkdir(parents=True, exist_ok=True)
     names = options.libraries.split(",")

@@ -92,7 +92,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "plif_dvs_gesture": (lambda: plif("DVSGestureNet"), (2, 128, 128)),
 }
 COMPILED = ("vgg16_bn", "sew_resnet18_iand", "plif_mnist")
-"""One of each family in every run; ``examples/conformance.py --models`` compiles them all."""
+"""One of each family is compiled as well."""
 
 
 def spikes_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:

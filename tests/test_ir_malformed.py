@@ -44,7 +44,7 @@ def test_a_damaged_text_is_a_graph_or_an_error(name: str) -> None:
         ({"max_count": "many"}, "max_count is a whole number from 0, not 'many'"),
         ({"max_count": -1}, "max_count is a whole number from 0, not -1"),
         ({"max_count": 1.5}, "max_count is a whole number from 0, not 1.5"),
-        ({"floor": "false"}, "floor is one of False, True, not 'false'"),
+        ({"floor": "false"}, "floor is one of False, True, shifted, not 'false'"),
         ({"threshold": "high"}, "threshold is a number or a tensor, not 'high'"),
     ],
 )

@@ -53,8 +53,7 @@ class Benchmark:
     """A network: how it is read, as on the command line (paths within ``examples``), and how it is judged.
 
     ``agreement``: by agreement with the original at T0, where the official test set is too small to tell accuracies
-    apart; ``test`` is its size, and the first so many samples of the report split are it. ``caution`` is high: of
-    hundreds of candidates that are compared, the cheapest that passes is a lucky one.
+    apart; ``test`` is its size, and the first so many samples of the report split are it.
     """
 
     model: str
@@ -65,7 +64,7 @@ class Benchmark:
     sequence: bool = False
     calibrate: str | None = None
     budget: float = 0.005
-    caution: float = 2.0
+    caution: float = 0.5
     agreement: bool = False
     test: int | None = None
     uneven: bool = False

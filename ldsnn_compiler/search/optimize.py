@@ -331,7 +331,7 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
         "latency": checks(search.latency, session.evaluator, schedules) if search.latency else {},
         "front": [
             point for mode, e in found.items()
-            for point in tell.front(mode, e.space, e.explorer.seen, e.best, e.explorer.criterion)
+            for point in tell.front(mode, e.explorer, e.best)
         ],
     }  # fmt: skip
     statement = criterion.compare(everything[headline]).verdict(search.budget)
@@ -371,22 +371,12 @@ def _recalibrated(search: _Search, found: Mapping[str, _Found], data: Data) -> d
     for mode, each in found.items():
         session = search.session(each.explorer.session.evaluator.x, adjust=adjust)
         explorer, count = replace(each.explorer, session=session, seen={}), search.effort.cheaper
-        next_cheaper = _cheaper(each)[:count]
+        next_cheaper = [p.picks for p in each.explorer.front() if p.cost < each.best.cost][:count]
         named[f"{BEST_UNIFORM}, {mode}"] = _once_recalibrated(explorer, each.uniform, each.cheaper_uniform[:count])
         named[f"{PER_LAYER}, {mode}"] = _once_recalibrated(replace(explorer, seen={}), each.best, next_cheaper)
     session = search.session(data.report[0], adjust=adjust)
     figures = session.evaluate(list(named.values()), "recalibrated, report split")
     return {f"{RECALIBRATED}{name}": (s, f) for (name, s), f in zip(named.items(), figures, strict=True)}
-
-
-def _cheaper(found: _Found) -> list[Picks]:
-    """Schedules of the front that cost less than the best, dearest first: those that lose the least."""
-    kept, least = list[Point](), found.best.cost
-    drop = found.explorer.criterion.compare
-    for point in sorted(found.explorer.seen.values(), key=lambda p: (drop(p.figures).drop, p.cost, p.picks)):
-        if point.cost < least:
-            kept, least = [*kept, point], point.cost
-    return [point.picks for point in kept]
 
 
 def _once_recalibrated(explorer: Explorer, plain: Point, cheaper: Sequence[Picks]) -> Schedule:

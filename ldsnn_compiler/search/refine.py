@@ -53,6 +53,15 @@ class Explorer:
         good = [p for p in self.seen.values() if self.criterion.met(p.figures)]
         return min(good, key=lambda p: (p.cost, p.figures.loss, p.picks), default=None)
 
+    def front(self) -> list[Point]:
+        """Points seen that none beats in both drop and cost, least drop first, so dearest first."""
+        kept, least = list[Point](), float("inf")
+        drop = self.criterion.compare
+        for point in sorted(self.seen.values(), key=lambda p: (drop(p.figures).drop, p.cost, p.figures.loss, p.picks)):
+            if point.cost < least:
+                kept, least = [*kept, point], point.cost
+        return kept
+
     def follow(self, selections: Sequence[Selection], width: int, rounds: int) -> None:
         """Evaluate ``width`` points spread over a predicted frontier, then as many between the cheapest that is good
         enough and the next cheaper one, and so on."""

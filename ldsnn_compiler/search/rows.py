@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ldsnn_compiler.ir.graph import Graph
@@ -11,8 +11,7 @@ from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 from ldsnn_compiler.search.cost import totals
 from ldsnn_compiler.search.criterion import Comparison, Criterion
 from ldsnn_compiler.search.evaluate import Figures, predictions_drop
-from ldsnn_compiler.search.options import Space
-from ldsnn_compiler.search.refine import Picks, Point
+from ldsnn_compiler.search.refine import Explorer, Point
 
 
 def row(
@@ -104,26 +103,21 @@ def per_layer(graph: Graph, figures: Figures) -> list[dict[str, Any]]:
     ]
 
 
-def front(mode: str, space: Space, seen: Mapping[Picks, Point], best: Point, criterion: Criterion) -> list[Any]:
+def front(mode: str, explorer: Explorer, best: Point) -> list[dict[str, Any]]:
     """Truly evaluated schedules that none beats in both drop and cost on the calibration split."""
-    kept, least = list[dict[str, Any]](), float("inf")
-    ranked = sorted(seen.values(), key=lambda p: (criterion.compare(p.figures).drop, p.cost, p.figures.loss, p.picks))
-    for point in ranked:
-        if point.cost >= least:
-            continue
-        least = point.cost
-        kept.append(
-            {
-                "spikes": mode,
-                "drop": criterion.compare(point.figures).drop,
-                "good_enough": criterion.met(point.figures),
-                "chosen": point.picks == best.picks,
-                "accuracy": _accuracy(point.figures, criterion),
-                "work": totals(point.figures.nodes),
-                "schedule": layers_json(space.schedule(point.picks)),
-            }
-        )
-    return kept
+    criterion = explorer.criterion
+    return [
+        {
+            "spikes": mode,
+            "drop": criterion.compare(point.figures).drop,
+            "good_enough": criterion.met(point.figures),
+            "chosen": point.picks == best.picks,
+            "accuracy": _accuracy(point.figures, criterion),
+            "work": totals(point.figures.nodes),
+            "schedule": layers_json(explorer.space.schedule(point.picks)),
+        }
+        for point in explorer.front()
+    ]
 
 
 def _accuracy(figures: Figures, criterion: Criterion) -> float:

@@ -147,6 +147,12 @@ def per_level(neuron: Neuron, levels: int, share: Fraction) -> dict[str, Any]:
     return {n: scaled(neuron.params[n], share / levels, n) for n in names}
 
 
+def over_steps(beta: float, r: int) -> tuple[float, float]:
+    """Decay over r steps, beta**r, and their gain for held input, the sum of beta**i for i < r."""
+    decay = beta ** int(r)
+    return decay, float(r) if beta == 1.0 else (1.0 - decay) / (1.0 - beta)
+
+
 def keeps_hard_reset(neuron: Neuron, levels: int) -> bool:
     """Whether a retimed neuron resets as hard as before: where it still emits one spike a step at most."""
     return neuron.options["reset"] == "hard" and levels == 1 and neuron.options["max_count"] == 1

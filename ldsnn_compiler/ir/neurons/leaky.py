@@ -11,6 +11,7 @@ from ldsnn_compiler.ir.neurons.common import (
     FIRING_PARAMS,
     drive,
     leaky_oneshot,
+    over_steps,
     scaled,
     spiking,
 )
@@ -40,9 +41,7 @@ def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     The delayed subtract is written as an immediate one first; the membrane is kept in units of G.
     """
     now = undelayed(neuron)
-    beta = scaled(now.params["beta"], 1, "beta")
-    decay = beta ** int(r)
-    gain = float(r) if beta == 1.0 else (1.0 - decay) / (1.0 - beta)
+    decay, gain = over_steps(scaled(now.params["beta"], 1, "beta"), r)
     return leaky_oneshot(now, levels, share, gain, gain).with_(beta=decay)
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Choice, Neuron, Options, Param, Template, register
-from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, scaled, spiking
+from ldsnn_compiler.ir.neurons.common import FIRING_OPTIONS, FIRING_PARAMS, leaky_oneshot, over_steps, scaled, spiking
 from ldsnn_compiler.ir.program import Program
 
 SYNAPSE = Choice(False, (False, True), "a synaptic current in front of the membrane, i = alpha * (i + x)")
@@ -32,9 +32,7 @@ def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
     """Approximate (see :func:`~ldsnn_compiler.ir.neurons.common.leaky_oneshot`): beta becomes beta**r, g stays gain."""
     if neuron.options["synapse"] or neuron.options["reset_time"] != "now":
         raise LdsnnError("oneshot retiming of lif_gain needs a reset at once and no synaptic current; use micro")
-    beta = scaled(neuron.params["beta"], 1, "beta")
-    decay = beta ** int(r)
-    gain = float(r) if beta == 1.0 else (1.0 - decay) / (1.0 - beta)
+    decay, gain = over_steps(scaled(neuron.params["beta"], 1, "beta"), r)
     return leaky_oneshot(neuron, levels, share, gain, gain).with_(beta=decay)
 
 

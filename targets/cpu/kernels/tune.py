@@ -24,7 +24,7 @@ def tuned(spec: RegionSpec, cores: int = 2, lanes: int = 16, l2_bytes: int = 1 <
         for b in sorted({block, max(WORD, block // 2)}, reverse=True)
         for tile in _tiles(spec)
     ]
-    fitting = [c for c in candidates if _current_bytes(c) <= l2_bytes // 4] or candidates[:1]
+    fitting = [c for c in candidates if current_bytes(c) <= l2_bytes // 4] or candidates[:1]
     best = min(fitting, key=lambda c: _cost(c, cores, block))
     return _with(best, _ordered(best, l2_bytes))
 
@@ -42,7 +42,8 @@ def _tiles(spec: RegionSpec) -> Iterator[Pair]:
             yield r, c
 
 
-def _current_bytes(spec: RegionSpec) -> int:
+def current_bytes(spec: RegionSpec) -> int:
+    """Scratch memory of one task's currents."""
     rates = {steps(spec, s) for s in spec.sources}
     return 4 * sum(rates) * prod(spec.tuning.tile) * spec.block
 

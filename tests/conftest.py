@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from emulation import machine as emulation
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,11 +24,6 @@ def _missing_cuda() -> str:
     return "" if torch.cuda.is_available() else "no CUDA device"
 
 
-def _missing_arm_emulation() -> str:
-    lacking = [tool for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64-static") if shutil.which(tool) is None]
-    return f"not on PATH: {', '.join(lacking)}" if lacking else ""
-
-
 def _missing_chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
     return "" if any(shutil.which(name) for name in names) else f"none on PATH: {', '.join(names)}"
@@ -37,19 +33,21 @@ def _missing_shared_data() -> str:
     return "" if data_folder().is_dir() else "no data folder: set LDSNN_DATA"
 
 
-def _missing_package(name: str) -> Callable[[], str]:
-    return lambda: "" if find_spec(name) else f"{name} is not installed"
+def _missing_package(*names: str) -> Callable[[], str]:
+    return lambda: ", ".join(f"{name} is not installed" for name in names if not find_spec(name))
 
 
 MISSING: dict[str, Callable[[], str]] = {
     "cuda": _missing_cuda,
-    "arm_emulation": _missing_arm_emulation,
+    "arm_emulation": emulation.missing,
     "shared_data": _missing_shared_data,
     "spikingjelly": _missing_package("spikingjelly"),
     "snntorch": _missing_package("snntorch"),
     "sinabs": _missing_package("sinabs"),
     "norse": _missing_package("norse"),
     "nir": _missing_package("nir"),
+    "onnxruntime": _missing_package("onnxruntime", "onnx", "onnxscript"),
+    "unicorn": _missing_package("unicorn", "elftools"),
     "chromium": _missing_chromium,
 }
 """Marker to a function that says what is missing for it, or "" when nothing is."""

@@ -7,8 +7,9 @@ in the form its producer writes and is converted, once, where a consumer reads a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
@@ -19,14 +20,17 @@ from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.cpu import forms
 from ldsnn_compiler.targets.plan import BATCH, Buffer, Kernel, Plan
 
+if TYPE_CHECKING:
+    from ldsnn_compiler.targets.cpu.kernels import Tuning
+
 COUNTER = "base_step"
 
 
 class Lowering:
     """The state of one lowering; :func:`plan` is the way in. Emitters add kernels through its methods."""
 
-    def __init__(self, graph: Graph, board: Board, entry: str) -> None:
-        self.graph, self.board, self.plan = graph, board, Plan(entry)
+    def __init__(self, graph: Graph, board: Board, entry: str, tunings: Mapping[str, Tuning]) -> None:
+        self.graph, self.board, self.plan, self.tunings = graph, board, Plan(entry), tunings
         self.carried, self._granule = entry == "step", graph.granule
         self._after_readout: set[str] = set()
         for node in graph.of("readout"):
@@ -104,9 +108,13 @@ class Lowering:
         return self.plan
 
 
-def plan(graph: Graph, board: Board, entry: str = "run") -> Plan:
-    """Lower ``graph`` for ``board``; ``entry`` is ``run`` or ``step``."""
-    return Lowering(graph, board, entry).lower()
+def plan(graph: Graph, board: Board, entry: str = "run", tunings: Mapping[str, Tuning] = MappingProxyType({})) -> Plan:
+    """Lower ``graph`` for ``board``; ``entry`` is ``run`` or ``step``.
+
+    ``tunings`` are measured loop structures by region (:func:`~.cpu.kernels.tune.region_key`); a region that is not
+    among them gets what the rules of thumb say.
+    """
+    return Lowering(graph, board, entry, tunings).lower()
 
 
 def groups(graph: Graph) -> tuple[tuple[Node, ...], ...]:

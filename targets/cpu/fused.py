@@ -139,7 +139,8 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
         per_channel=tuple(k for k, v in tensors.items() if v.ndim == 1),
         per_neuron=tuple(k for k, v in tensors.items() if v.ndim != 1),
     )
-    return tuned(spec, low.board)
+    usual = tuned(spec, low.board)
+    return replace(usual, tuning=low.tunings.get(tune.region_key(usual), usual.tuning))
 
 
 def _sized(low: Lowering, given: _Input) -> kernels.Source:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil, prod
 
+from ldsnn_compiler import cache
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, Pair, RegionSpec, Tuning, weight_shape
 from ldsnn_compiler.targets.cpu.kernels.task import steps
 
@@ -27,6 +28,11 @@ def tuned(spec: RegionSpec, cores: int = 2, lanes: int = 16, l2_bytes: int = 1 <
     fitting = [c for c in candidates if current_bytes(c) <= l2_bytes // 4] or candidates[:1]
     best = min(fitting, key=lambda c: _cost(c, cores, block))
     return _with(best, _ordered(best, l2_bytes))
+
+
+def region_key(spec: RegionSpec) -> str:
+    """Short name of a region that :func:`tuned` gave: what measured loop structures are kept under."""
+    return cache.digest(repr(spec))
 
 
 def _with(spec: RegionSpec, tuning: Tuning) -> RegionSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,13 +24,13 @@ ROOT = Path(__file__).parents[2]
 def run(name: str, networks: int, steps: range, together: int, only: str, made: Path) -> None:
     """Hold a library that can be imported here against itself, at least ``networks`` in all.
 
-    What has been found so far is written to ``made`` after every variant.
+    What has been found so far is written to ``made`` after every variant, and gone on from where a run was killed.
     """
     found = library(name)
     variants = [v for v in found.variants if only in v]
     each = ceil(networks / len(variants))
-    outcomes: list[Outcome] = []
-    for variant in variants:
+    outcomes = list(read(made).outcomes) if made.exists() else []
+    for variant in variants[len(outcomes) :]:
         started = time.process_time()
         outcomes.append(hold(found, variant, each, steps, together or ceil(each / 2)))
         print(f"{name} {variant}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
@@ -43,11 +44,12 @@ def elsewhere(name: str, options: argparse.Namespace, folder: Path) -> Result:
     if entry.requirement:
         paths.insert(0, str(_installed(entry.requirement, folder)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "OMP_NUM_THREADS": "1"}
-    made = folder / f"{name}.json"
-    command = [sys.executable, "-m", "conformance", "--one", name, "--json", str(made), "--only", options.only]
+    asked = re.sub(r"\W+", "_", f"{options.networks}_{options.steps}_{options.together}_{options.only}")
+    made, going = folder / f"{name}.json", folder / f"{name}.{asked}.json"
+    command = [sys.executable, "-m", "conformance", "--one", name, "--json", str(going), "--only", options.only]
     command += ["--networks", str(options.networks), "--steps", options.steps, "--together", str(options.together)]
     subprocess.run(command, env=environment, check=True)
-    return read(made)
+    return read(going.rename(made))
 
 
 def _installed(requirement: str, folder: Path) -> Path:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ldsnn_compiler.bench import peers
+from ldsnn_compiler.bench.ann import float_twin
 from ldsnn_compiler.bench.compare import compare, summary
-from ldsnn_compiler.bench.modules import TorchNet
+from ldsnn_compiler.bench.modules import TorchNet, relu_module
 from ldsnn_compiler.bench.network import Network, build, logits, pooled, scan
 from ldsnn_compiler.bench.ours import built, our_peer
 from ldsnn_compiler.bench.peers import PEERS, torch_peer
@@ -141,6 +143,47 @@ def test_bench_reports_rows_rates_and_comparisons() -> None:
     assert [layer["layer"] for layer in report["layers"]] == ["sn0", "sn1"]
     assert report["versions"]["torch"] == torch.__version__.partition("+")[0] or "+" in torch.__version__
     json.dumps(report)
+
+
+def test_the_ann_twin_is_the_network_with_relu(tiny: Network) -> None:
+    x = tiny.images
+    for layer in tiny.layers:
+        x = layer.drive(x).relu()
+        x = pooled(x[None])[0] if layer.pool else x
+    with torch.no_grad():
+        assert torch.allclose(relu_module(tiny)(tiny.images), x.flatten(1) @ tiny.head.T, atol=1e-4)
+
+
+@pytest.mark.onnxruntime
+def test_onnx_runtime_computes_the_ann_twin(tiny: Network) -> None:
+    report = bench(Settings("vgg-tiny", timesteps=2, repeats=1, threads=1, rows=("ort_fp32", "ort_int8"))).to_json()
+    assert [row["name"] for row in report["rows"]] == ["ort_fp32", "ort_int8"]
+    assert all(row["latency_ms"] > 0 and row["synaptic_updates"] is None for row in report["rows"])
+    assert report["compared"] == {} and "8S8, QDQ, per channel" in report["notes"]["ort_int8"]
+    module, x = relu_module(tiny), tiny.images
+    exact, rounded = PEERS["ort_fp32"][1](tiny).run(), PEERS["ort_int8"][1](tiny).run()
+    with torch.no_grad():
+        scores = module(x)
+    largest = float(scores.abs().max())
+    assert float((exact - scores).abs().max()) < 1e-5 * largest
+    assert 1e-4 * largest < float((rounded - scores).abs().max()) < 0.1 * largest
+
+
+@pytest.mark.onnxruntime
+def test_a_twin_that_computes_something_else_is_refused(tiny: Network) -> None:
+    class Forgetful(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) if torch.compiler.is_exporting() else -x.flatten(1)
+
+    with pytest.raises(ValueError, match="away from PyTorch's"):
+        float_twin(Forgetful().eval(), tiny.images, threads=1)
+
+
+def test_rows_without_their_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "available", lambda name: name in ("torch", "onnx"))
+    with pytest.raises(LdsnnError, match=r"ort_int8: not installed: onnxruntime, onnxscript"):
+        bench(Settings("mlp", rows=("ort_int8",)))
+    assert set(peers.missing()) == {"spikingjelly", "snntorch", "ort_fp32", "ort_int8"}
 
 
 def test_rows_are_those_of_installed_libraries() -> None:

@@ -18,13 +18,13 @@ from ldsnn_compiler.bench.network import EPS, Layer, Network
 class Peer:
     """A row: ``run()`` computes the class scores ``[N, classes]`` from reset state; ``record()`` also gives the spikes.
 
-    ``record`` gives, per IF layer, ``[T, N, *shape]``, and the scores of that run. ``note`` says what was chosen for
-    it.
+    ``record`` gives, per IF layer, ``[T, N, *shape]``, and the scores of that run; None where there are no spikes.
+    ``note`` says what was chosen for it.
     """
 
     name: str
     run: Callable[[], Tensor]
-    record: Callable[[], tuple[list[Tensor], Tensor]]
+    record: Callable[[], tuple[list[Tensor], Tensor]] | None
     note: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,6 +123,15 @@ def snntorch_module(network: Network) -> nn.Module:
             return torch.stack(scores).mean(0)
 
     return SnnTorchNet().eval()
+
+
+def relu_module(network: Network) -> nn.Module:
+    """The ANN twin: the same layers and weights, ReLU in place of the neurons, no time."""
+    modules: list[nn.Module] = []
+    for each in network.layers:
+        modules += [_synapse(each), nn.ReLU()] + ([nn.AvgPool2d(2)] if each.pool else [])
+    head = nn.Linear(network.head.shape[1], network.head.shape[0], bias=False)
+    return nn.Sequential(*modules, nn.Flatten(), _with_weight(head, network.head)).eval()
 
 
 def _synapse(each: Layer) -> nn.Module:

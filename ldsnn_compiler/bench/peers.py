@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldsnn_compiler.bench.modules import Peer, TorchNet, available, snntorch_module, spikingjelly_module
+from ldsnn_compiler.bench import ann
+from ldsnn_compiler.bench.modules import (
+    Peer,
+    TorchNet,
+    available,
+    relu_module,
+    snntorch_module,
+    spikingjelly_module,
+)
 from ldsnn_compiler.bench.network import Network
 from ldsnn_compiler.results import measure
 
@@ -68,18 +76,46 @@ def torch_compile_peer(network: Network) -> Peer:
     return Peer("torch_compile", run, lambda: _recorded(compiled, network, x), "inductor")
 
 
-PEERS: dict[str, tuple[str, Callable[[Network], Peer]]] = {
-    "spikingjelly": ("spikingjelly", spikingjelly_peer),
-    "snntorch": ("snntorch", snntorch_peer),
-    "torch": ("torch", torch_peer),
-    "torch_compile": ("torch", torch_compile_peer),
+def ort_fp32_peer(network: Network) -> Peer:
+    """The ANN twin in ONNX Runtime, float32."""
+    module, x = relu_module(network), network.images
+    return _twin("ort_fp32", ann.float_twin(module, x, torch.get_num_threads()), module, x)
+
+
+def ort_int8_peer(network: Network) -> Peer:
+    """The ANN twin in ONNX Runtime, int8, calibrated on the images that are timed."""
+    module, x = relu_module(network), network.images
+    return _twin("ort_int8", ann.int8_twin(module, x, len(x), torch.get_num_threads()), module, x)
+
+
+def _twin(name: str, twin: ann.Twin, module: nn.Module, x: Tensor) -> Peer:
+    """An ANN has no spikes to compare; its scores are compared with those of its PyTorch module."""
+    with torch.no_grad():
+        off = ann.relative_difference(twin(x), module(x))
+    note = f"ANN twin, {twin.note}, {twin.threads} threads; scores within {off:.1e} of PyTorch's largest"
+    return Peer(name, lambda: twin(x), None, note)
+
+
+PEERS: dict[str, tuple[tuple[str, ...], Callable[[Network], Peer]]] = {
+    "spikingjelly": (("spikingjelly",), spikingjelly_peer),
+    "snntorch": (("snntorch",), snntorch_peer),
+    "torch": (("torch",), torch_peer),
+    "torch_compile": (("torch",), torch_compile_peer),
+    "ort_fp32": (ann.PACKAGES, ort_fp32_peer),
+    "ort_int8": (ann.PACKAGES, ort_int8_peer),
 }
-"""Row name -> (package it needs, how to build it)."""
+"""Row name -> (packages it needs, how to build it)."""
+
+
+def missing() -> dict[str, str]:
+    """Rows that cannot be built here, and which packages they lack."""
+    lacking = {name: [p for p in packages if not available(p)] for name, (packages, _) in PEERS.items()}
+    return {name: ", ".join(packages) for name, packages in lacking.items() if packages}
 
 
 def installed() -> list[str]:
-    """Names of the rows whose library is installed."""
-    return [name for name, (package, _) in PEERS.items() if available(package)]
+    """Names of the rows whose libraries are installed."""
+    return [name for name in PEERS if name not in missing()]
 
 
 def _recorded(module: Any, network: Network, x: Tensor) -> tuple[list[Tensor], Tensor]:

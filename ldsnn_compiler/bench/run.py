@@ -18,8 +18,8 @@ from ldsnn_compiler.bench.compare import compare, summary
 from ldsnn_compiler.bench.modules import Peer
 from ldsnn_compiler.bench.network import CALIBRATION_IMAGES, SPECS, Network, build, logits
 from ldsnn_compiler.bench.ours import our_peer
-from ldsnn_compiler.bench.peers import PEERS, installed
-from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.bench.peers import PEERS, installed, missing
+from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.results import Latency, Report, Row, machine_name, measure
 
 OURS = ("ldsnn", "ldsnn_dense")
@@ -56,13 +56,15 @@ def bench(settings: Settings, tell: Tell = lambda text: None) -> Report:
     for name in names:
         tell(f"building {name}")
         peer = make(name, network, threads)
-        spikes, scores = peer.record()
-        compared[name] = summary(network, compare(network, spikes), scores, reference)
+        if peer.record is not None:
+            spikes, scores = peer.record()
+            compared[name] = summary(network, compare(network, spikes), scores, reference)
         peers.append(peer)
     tell(f"timing {', '.join(names)}: {settings.repeats} rounds")
     times = measure({p.name: p.run for p in peers}, settings.repeats)
-    rows = [_row(p, network, times[p.name], compared[p.name]) for p in peers]
+    rows = [_row(p, network, times[p.name], compared.get(p.name)) for p in peers]
     details = {**_details(settings, network, source), "notes": {p.name: p.note for p in peers}, "compared": compared}
+    details["left_out"] = {} if settings.rows else {name: f"not installed: {what}" for name, what in missing().items()}
     details["speedup_over_spikingjelly"] = _speedup(times)
     details["compile_seconds"] = {p.name: p.extra["compile_seconds"] for p in peers if "compile_seconds" in p.extra}
     return Report(settings.network, "native", "fp32", machine_name(), threads, rows, details)
@@ -112,15 +114,17 @@ def _images(settings: Settings) -> tuple[Tensor | None, str]:
 
 def _rows(settings: Settings) -> list[str]:
     known = row_names()
+    lacking, hint = missing(), f"there are {', '.join(known)}"
     unknown = [name for name in settings.rows if name not in known]
     if unknown:
-        raise LdsnnError(
-            f"no such row, or its library is not installed: {', '.join(unknown)}; there are {', '.join(known)}"
-        )
+        why = {name: f"not installed: {lacking[name]}" if name in lacking else "no such row" for name in unknown}
+        raise LdsnnError(Problem(why[name], where=name, hint=hint) for name in unknown)
     return [name for name in known if not settings.rows or name in settings.rows]
 
 
-def _row(peer: Peer, network: Network, latency: Latency, compared: Mapping[str, Any]) -> Row:
+def _row(peer: Peer, network: Network, latency: Latency, compared: Mapping[str, Any] | None) -> Row:
+    if compared is None:
+        return Row(peer.name, latency_ms=latency.median, latency_ms_iqr=latency.iqr)
     work = peer.extra.get("work", {})
     return Row(
         peer.name,
@@ -160,7 +164,7 @@ def _speedup(times: Mapping[str, Latency]) -> dict[str, float]:
 def versions() -> dict[str, str]:
     """Of everything whose time is taken."""
     found = {}
-    for name in ("torch", "apache-tvm", "spikingjelly", "snntorch"):
+    for name in ("torch", "apache-tvm", "spikingjelly", "snntorch", "onnxruntime"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -29,7 +29,8 @@ def bench(
     threads: Threads = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write the JSON there as well")] = None,
 ) -> Answer:
-    """Time a network against SpikingJelly, snnTorch and PyTorch, interleaved, and compare every spike.
+    """Time a network against SpikingJelly, snnTorch, PyTorch and its ANN twin in ONNX Runtime, interleaved, and compare
+    every spike.
 
     With --densities and --sweep-timesteps: our event-driven kernels against our dense ones, over all combinations.
     """
@@ -94,6 +95,8 @@ def _compared(data: dict[str, Any]) -> list[str]:
             f"{found['flips']} neurons flip by themselves, at most {found['largest_margin']:.1e} of the threshold "
             f"away from it, {found['unexplained']} unexplained"
         )
+    lines += [f"{name}: {data['notes'][name]}" for name in data["notes"] if name not in data["compared"]]
+    lines += [f"{name}: left out, {why}" for name, why in data["left_out"].items()]
     for name, factor in data["speedup_over_spikingjelly"].items():
         lines.append(f"{name}: {factor:.2f}x SpikingJelly's speed")
     return lines

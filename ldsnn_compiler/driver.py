@@ -50,9 +50,10 @@ def compile(
     """Compile a copy of ``graph`` for ``target``; the graph itself stays as it is.
 
     ``batch`` None leaves it open until run time. ``threads`` defaults to the board's cores. ``pipeline`` replaces
-    :data:`DEFAULT_PIPELINE`; passes named ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``,
-    ``target`` and ``density`` where their text leaves them out. ``density`` is the measured non-zero share of values by
-    node name or module path. ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
+    :data:`DEFAULT_PIPELINE`, of which a graph that is scheduled or placed already takes the rest; passes named
+    ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``, ``target`` and ``density`` where their text
+    leaves them out. ``density`` is the measured non-zero share of values by node name or module path.
+    ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
     """
     if batch is not None and batch < 1:
         raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
@@ -63,7 +64,8 @@ def compile(
     machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
     tell = progress or (lambda what, share: None)
     chosen = Schedule.read(schedule) if isinstance(schedule, str | Path) else schedule
-    given = with_schedule(parse_pipeline(DEFAULT_PIPELINE if pipeline is None else pipeline), chosen)
+    usual = default_pipeline(stage=graph.stage)
+    given = with_schedule(parse_pipeline(usual if pipeline is None else pipeline), chosen)
     passes = [_completed(p, machine, density) for p in given]
     started = perf_counter()
     tell("passes", 0.0)

@@ -15,7 +15,7 @@ from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.interp.work import WorkCounter
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.layouts import to_caller, to_run
-from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.pipeline import default_pipeline, parse_pipeline, run_pipeline
 from ldsnn_compiler.results import Latency, Row, wilson
 from ldsnn_compiler.schedule import Schedule, neuron_layers
 
@@ -108,10 +108,9 @@ def measured_density(graph: Graph, x: Tensor, schedule: Schedule | None = None) 
 
     What :func:`ldsnn_compiler.compile` takes as ``density``: without it, kernels are chosen by a guess.
     """
-    from ldsnn_compiler.driver import DEFAULT_PIPELINE
     from ldsnn_compiler.passes.assign_timesteps import with_schedule
 
-    before_kernels = DEFAULT_PIPELINE.partition(",select-kernels")[0]
+    before_kernels = default_pipeline(stage=graph.stage).partition(",select-kernels")[0]
     scheduled = graph.clone()
     run_pipeline(scheduled, with_schedule(parse_pipeline(before_kernels), schedule))
     return interpreted(scheduled, x)[1].densities()

@@ -161,3 +161,10 @@ def test_the_default_pipeline_takes_a_schedule_file() -> None:
     plain, given = parse_pipeline(default_pipeline()), parse_pipeline(default_pipeline("a b/s.json"))
     differing = [str(b) for a, b in zip(plain, given, strict=True) if a != b]
     assert differing == ['assign-timesteps{schedule="a b/s.json"}']
+
+
+def test_the_default_pipeline_goes_on_from_a_stage() -> None:
+    whole = default_pipeline()
+    later = [default_pipeline(stage=stage) for stage in ("scheduled", "placed", "fused")]
+    assert [whole.endswith(text) for text in later] == [True] * 3
+    assert [text.partition(",")[0] for text in later] == ["commute-resample", "fuse-timesteps", ""]

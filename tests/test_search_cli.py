@@ -66,6 +66,21 @@ def test_the_same_command_again_evaluates_nothing_and_writes_the_same(folder: Pa
     assert "left" not in done.stderr and "per layer, graded" in done.stdout
 
 
+def test_recalibrated_networks_are_written_and_compile_to_the_row(folder: Path, tmp_path: Path):
+    done = run(*arguments(folder, "again/schedule.json"), "--recalibrate", "--json", "--storage", "none")
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    network = folder / "again" / "schedule.binary.recalibrated.ldir"
+    assert str(network) in answer["files"]
+    compiled = run("compile", str(network), "--data", str(folder / "data.npz"), "-o", str(tmp_path / "net.ldsnn"))
+    assert compiled.exit_code == 0, compiled.output
+    ran = run("run", str(tmp_path / "net.ldsnn"), "--data", str(folder / "data.npz"), "--json")
+    assert ran.exit_code == 0, ran.output
+    (row,) = (r for r in answer["rows"] if r["name"] == "recalibrated per layer, binary")
+    (measured,) = json.loads(ran.stdout)["rows"]
+    assert measured["accuracy"] == row["accuracy"] and measured["timesteps"] == row["timesteps"]
+
+
 def test_wrong_usage_is_named(folder: Path):
     missing = run("optimize", str(folder / "net.ldir"), "--storage", "none")
     assert missing.exit_code == 1 and "optimize needs data" in missing.stderr

@@ -88,7 +88,7 @@ def compile_graph(
     chosen = Schedule.read(schedule) if schedule is not None else None
     given = open_data(data)
     density = None
-    if given is not None and graph.stage == "traced":
+    if given is not None and graph.stage in ("traced", "scheduled"):
         note("measuring densities")
         density = measured_density(graph, given.calibration[0][:DENSITY_SAMPLES], chosen)
     instruments, report = pass_instruments(dump_dir, time_passes)

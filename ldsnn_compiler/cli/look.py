@@ -114,23 +114,14 @@ def opt(
 def run_passes(graph: Graph, pipeline: str | None, schedule: Path | None, instruments: Any) -> list[str]:
     """Run a textual pipeline on a graph, in place; by default the compiler's own, as far as it applies to its stage."""
     from ldsnn_compiler.passes.assign_timesteps import with_schedule
-    from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+    from ldsnn_compiler.pipeline import default_pipeline, parse_pipeline, run_pipeline
     from ldsnn_compiler.schedule import Schedule
 
     chosen = Schedule.read(schedule) if schedule is not None else None
-    passes = with_schedule(parse_pipeline(pipeline if pipeline is not None else _default_pipeline(graph)), chosen)
+    text = pipeline if pipeline is not None else default_pipeline(stage=graph.stage)
+    passes = with_schedule(parse_pipeline(text), chosen)
     run_pipeline(graph, passes, instruments)
     return [str(p) for p in passes]
-
-
-def _default_pipeline(graph: Graph) -> str:
-    from ldsnn_compiler.driver import DEFAULT_PIPELINE
-
-    if graph.stage != "traced":
-        hint = "say which passes: --pipeline canonicalize,dead-code"
-        message = f"the compiler's own passes start from a traced graph, this one is {graph.stage}"
-        raise LdsnnError(Problem(message, where=graph.name, hint=hint))
-    return DEFAULT_PIPELINE
 
 
 def pass_instruments(dump_dir: Path | None, time_passes: bool) -> tuple[list[Any], Any]:

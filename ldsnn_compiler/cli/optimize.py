@@ -60,7 +60,10 @@ Refine = Annotated[
 ]
 Recalibrate = Annotated[
     bool,
-    typer.Option("--recalibrate", help="rows after recalibrating thresholds, biases and membranes, without labels"),
+    typer.Option(
+        "--recalibrate",
+        help="rows after recalibrating thresholds, biases and membranes, without labels; the networks are written too",
+    ),
 ]
 Match = Annotated[
     bool, typer.Option("--match", help="also search for what is at least as accurate as the best uniform schedule")
@@ -106,6 +109,7 @@ def optimize(
     given = open_data(data, "optimize")
     assert given is not None
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
+    output.parent.mkdir(parents=True, exist_ok=True)  # now, not when the search is over
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
@@ -128,20 +132,28 @@ def _timed(result: Result) -> list[str]:
 
 
 def _written(result: Result, output: Path) -> list[Path]:
-    """The schedule asked for, those of other modes beside it, and the report."""
+    """The schedule asked for, those of other modes beside it, recalibrated networks, and the report."""
     import json
 
-    from ldsnn_compiler.ir.store import write_atomically
+    from ldsnn_compiler.ir.store import write_atomically, write_graph
 
     files = {output: result.schedule.text()}
     for name, schedule in result.schedules.items():
         if schedule is not result.schedule:
-            kind = ".".join(name.split(", ")[1:])
-            files[output.with_suffix(f".{kind}.json")] = schedule.text()
+            files[_beside(output, name, ".json")] = schedule.text()
     files[output.with_name("report.json")] = json.dumps(result.report.to_json(), indent=2) + "\n"
     for path, text in files.items():
         write_atomically(path, text.encode())
-    return list(files)
+    networks = {_beside(output, name, ".recalibrated.ldir"): graph for name, graph in result.networks.items()}
+    for path, graph in networks.items():
+        write_graph(graph, path)
+    return [*files, *networks]
+
+
+def _beside(output: Path, row: str, suffix: str) -> Path:
+    """Where what belongs to another row than the headline's goes: schedule.graded.json for ``per layer, graded``."""
+    kind = ".".join(row.split(", ")[1:])
+    return output.with_suffix(f".{kind}{suffix}")
 
 
 class Ticker:

@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from ldsnn_compiler.errors import LdsnnError, ParseError, Problem
+from ldsnn_compiler.ir.graph import STAGES
 from ldsnn_compiler.pipeline.base import BARE, Pass, option_text, options
 from ldsnn_compiler.pipeline.registry import passes
 
-#: what happens to a traced graph on its way to code, without and with a schedule
-_BEFORE = ("canonicalize", "fold-batchnorm", "fold-scale")
-_AFTER = ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code", "select-kernels", "fuse-timesteps")
+#: what happens to a graph on its way to code, by the stage from which on it is done
+_USUAL = {
+    "traced": ("canonicalize", "fold-batchnorm", "fold-scale", "assign-timesteps"),
+    "scheduled": ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code", "select-kernels"),
+    "placed": ("fuse-timesteps",),
+}
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 
@@ -46,10 +50,11 @@ def pipeline_text(pipeline: Iterable[Pass]) -> str:
     return ",".join(map(str, pipeline))
 
 
-def default_pipeline(schedule: str | Path | None = None) -> str:
-    """The usual pipeline as text, from a traced graph to a fused one; ``schedule`` is a file (or its JSON text)."""
+def default_pipeline(schedule: str | Path | None = None, stage: str = "traced") -> str:
+    """The usual pipeline as text, from a graph of that stage to a fused one; ``schedule`` is a file (or JSON text)."""
+    left = [name for at, names in _USUAL.items() if STAGES.index(at) >= STAGES.index(stage) for name in names]
     given = "" if schedule is None else f"{{schedule={option_text(str(schedule))}}}"
-    return ",".join((*_BEFORE, f"assign-timesteps{given}", *_AFTER))
+    return ",".join(f"{name}{given}" if name == "assign-timesteps" else name for name in left)
 
 
 class _Reader:

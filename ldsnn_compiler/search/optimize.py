@@ -82,7 +82,8 @@ class Result:
     """What a search found. ``schedule`` is the one asked for (of ``both`` the binary one), ``schedules`` holds all by
     row name; ``front`` the schedules that none beats on the calibration split; ``rows`` the report split's figures,
     of which ``baselines`` are those that were not searched for; ``predictions`` its class numbers by row name;
-    ``statement`` what the data resolve."""
+    ``statement`` what the data resolve; ``networks`` the scheduled networks of recalibrated schedules that were
+    searched for, by row name: what they are is more than a schedule."""
 
     schedule: Schedule
     schedules: Mapping[str, Schedule]
@@ -93,6 +94,7 @@ class Result:
     report: Report
     predictions: Mapping[str, tuple[int, ...]]
     evaluated: int = 0
+    networks: Mapping[str, Graph] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -302,8 +304,8 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
     figures = session.evaluate(list(schedules.values()), "report split")
     everything = {ORIGINAL: session.reference(), **dict(zip(schedules, figures, strict=True))}
     recalibrated = _recalibrated(search, found, data)
-    everything |= {name: figures for name, (_, figures) in recalibrated.items()}
-    of = schedules | {name: schedule for name, (schedule, _) in recalibrated.items()}
+    everything |= {name: figures for name, (_, _, figures) in recalibrated.items()}
+    of = schedules | {name: schedule for name, (schedule, _, _) in recalibrated.items()}
     classes = None if labels is None else labels.tolist()
     rows = [
         tell.row(name, f, of.get(name), everything[ORIGINAL], classes, search.graph) for name, f in everything.items()
@@ -326,7 +328,7 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
             for name in everything if name.removeprefix(RECALIBRATED) in searched
         },
         "schedules": {name: tell.layers_json(schedule) for name, schedule in schedules.items()},
-        "recalibrated_schedules": {name: tell.layers_json(schedule) for name, (schedule, _) in recalibrated.items()},
+        "recalibrated_schedules": {name: tell.layers_json(of[name]) for name in recalibrated},
         "layers": {name: tell.per_layer(search.graph, f) for name, f in everything.items()},
         "latency": checks(search.latency, session.evaluator, schedules) if search.latency else {},
         "front": [
@@ -340,6 +342,7 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
         schedules[headline], searched, details["front"], rows,  # type: ignore[arg-type]
         {row.name: row for row in rows if row.name.removeprefix(RECALIBRATED) not in searched}, statement, report,
         {name: f.predictions for name, f in everything.items()}, sum(s.evaluated for s in search.sessions),
+        {n: network for n, (_, network, _) in recalibrated.items() if n.removeprefix(RECALIBRATED) in searched},
     )  # fmt: skip
 
 
@@ -360,8 +363,11 @@ def _uniform_of(name: str) -> str:
     return name.removesuffix(f", {MATCHED}").replace(PER_LAYER, BEST_UNIFORM)
 
 
-def _recalibrated(search: _Search, found: Mapping[str, _Found], data: Data) -> dict[str, tuple[Schedule, Figures]]:
-    """Schedules chosen for what they do once recalibrated, if asked for, with their figures on the report split."""
+def _recalibrated(
+    search: _Search, found: Mapping[str, _Found], data: Data
+) -> dict[str, tuple[Schedule, Graph, Figures]]:
+    """Schedules chosen for what they do once recalibrated, if asked for, with the networks that they then are and the
+    figures on the report split."""
     if not search.recalibrate:
         return {}
     x = data.calibration[0]
@@ -376,7 +382,10 @@ def _recalibrated(search: _Search, found: Mapping[str, _Found], data: Data) -> d
         named[f"{PER_LAYER}, {mode}"] = _once_recalibrated(replace(explorer, seen={}), each.best, next_cheaper)
     session = search.session(data.report[0], adjust=adjust)
     figures = session.evaluate(list(named.values()), "recalibrated, report split")
-    return {f"{RECALIBRATED}{name}": (s, f) for (name, s), f in zip(named.items(), figures, strict=True)}
+    return {
+        f"{RECALIBRATED}{name}": (schedule, session.evaluator.prepare(schedule), each)
+        for (name, schedule), each in zip(named.items(), figures, strict=True)
+    }
 
 
 def _once_recalibrated(explorer: Explorer, plain: Point, cheaper: Sequence[Picks]) -> Schedule:

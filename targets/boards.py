@@ -6,6 +6,7 @@ this process runs on.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import tomllib
@@ -17,15 +18,30 @@ from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 
-#: CPU features that x86 code generators use unasked; what a machine must have to run code made for another
-X86_FEATURES = (
-    "avx", "avx2", "avxvnni", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "gfni",
-    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
-    "avx512bf16", "avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq",
-)  # fmt: skip
+#: CPU features by architecture that code generators use unasked, beyond what every CPU of it has (SSE2, NEON): what a
+#: machine must have to run code made for another
+CPU_FEATURES: Mapping[str, tuple[str, ...]] = {
+    "x86_64": (
+        "avx", "avx2", "avxvnni", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "gfni",
+        "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
+        "avx512bf16", "avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq",
+    ),
+    "aarch64": (
+        "aes", "bf16", "complxnum", "crc", "dotprod", "fp16fml", "fullfp16", "i8mm", "jsconv", "lse", "rcpc", "rdm",
+        "sha2", "sha3", "sve", "sve2",
+    ),
+}  # fmt: skip
 #: widths of vector registers that there are
 VECTOR_BITS = (128, 256, 512, 1024, 2048)
 _LINUX_NAMES = {"abm": "lzcnt", "bmi1": "bmi"}
+#: feature to (entry of the auxiliary vector, bit): HWCAP and HWCAP2 of Linux on aarch64
+_HWCAP, _HWCAP2 = 16, 26
+_CAPABILITIES = {
+    "aes": (_HWCAP, 3), "sha2": (_HWCAP, 6), "crc": (_HWCAP, 7), "lse": (_HWCAP, 8), "fullfp16": (_HWCAP, 10),
+    "rdm": (_HWCAP, 12), "jsconv": (_HWCAP, 13), "complxnum": (_HWCAP, 14), "rcpc": (_HWCAP, 15),
+    "sha3": (_HWCAP, 17), "dotprod": (_HWCAP, 20), "sve": (_HWCAP, 22), "fp16fml": (_HWCAP, 23),
+    "sve2": (_HWCAP2, 1), "i8mm": (_HWCAP2, 13), "bf16": (_HWCAP2, 14),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class Cost:
 @dataclass(frozen=True)
 class Board:
     """A machine to compile for. Cache sizes in KiB (``l3_kib`` shared by all cores), ``vector_bits`` the widest
-    register; generated code uses those of :data:`X86_FEATURES` that ``features`` lists, whatever the CPU model has.
+    register; generated code uses those of :data:`CPU_FEATURES` that ``features`` lists, whatever the CPU model has.
     """
 
     name: str
@@ -73,6 +89,16 @@ class Board:
         if problems:
             raise LdsnnError(problems)
 
+    @property
+    def architecture(self) -> str:
+        """What the triple starts with: ``x86_64``, ``aarch64``."""
+        return self.triple.split("-")[0]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is of another architecture than the running machine."""
+        return self.architecture != platform.machine()
+
     def has(self, feature: str) -> bool:
         """Whether generated code may use this CPU feature (LLVM's name)."""
         return feature in self.features
@@ -88,19 +114,20 @@ class Board:
         config: dict[str, Any] = {"kind": "llvm", "mcpu": self.cpu, "num-cores": threads or self.cores}
         if unused := self.unused():
             config["mattr"] = [f"-{name}" for name in unused]
-        if self.triple and self.triple.split("-")[0] != platform.machine():
+        if self.triple and self.is_foreign:
             config["mtriple"] = self.triple
         return tvm.target.Target(config)
 
     def unused(self) -> tuple[str, ...]:
         """Features that the CPU model has and generated code must leave alone: those not listed in ``features``."""
-        model = _model_features(self.cpu) if self.triple.startswith("x86_64") else frozenset()
-        return tuple(f for f in X86_FEATURES if f in self.without or (f in model and f not in self.features))
+        known = CPU_FEATURES.get(self.architecture, ())
+        model = _model_features(self.cpu, self.triple) if known else frozenset()
+        return tuple(f for f in known if f in self.without or (f in model and f not in self.features))
 
     def missing(self) -> tuple[str, ...]:
         """Features that code for this board needs and the running machine lacks."""
-        if self.triple.split("-")[0] != platform.machine():
-            return (self.triple.split("-")[0],)
+        if self.is_foreign:
+            return (self.architecture,)
         return tuple(f for f in self.features if f not in running_features())
 
     def to_json(self) -> dict[str, Any]:
@@ -176,12 +203,24 @@ def _load_builtin() -> None:
 @cache
 def running_features() -> frozenset[str]:
     """The running machine's CPU features, by LLVM's names; hypervisors may hide some that its model would have."""
+    return _hardware_capabilities() if platform.machine() == "aarch64" else _cpuinfo_flags()
+
+
+def _cpuinfo_flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset(_model_features(_system_cpu()))
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     return frozenset(_LINUX_NAMES.get(flag, flag.replace("_", "")) for flag in flags)
+
+
+def _hardware_capabilities() -> frozenset[str]:
+    """What Linux tells an aarch64 process of its core; /proc/cpuinfo may speak of another (under emulation it does)."""
+    ask = ctypes.CDLL(None).getauxval
+    ask.argtypes, ask.restype = [ctypes.c_ulong], ctypes.c_ulong
+    words = {entry: ask(entry) for entry, _ in _CAPABILITIES.values()}
+    return frozenset(name for name, (entry, bit) in _CAPABILITIES.items() if words[entry] >> bit & 1)
 
 
 @cache
@@ -191,7 +230,8 @@ def native() -> Board:
     cpu = _system_cpu()
     like = next((b for b in _BOARDS.values() if b.cpu == cpu), None)
     model, running = _model_features(cpu), running_features()
-    features = tuple(f for f in X86_FEATURES if f in model and f in running)
+    known = CPU_FEATURES.get(platform.machine(), ())
+    features = tuple(f for f in known if f in model and f in running)
     bits = 512 if "avx512f" in features else 256 if "avx2" in features else 128
     described = like or Board("native", "", cpu, vector_bits=bits, cost=_generic_cost(bits))
     sizes: dict[str, Any] = dict(_caches())
@@ -200,7 +240,7 @@ def native() -> Board:
         name="native",
         triple=f"{platform.machine()}-unknown-linux-gnu",
         features=features,
-        without=tuple(f for f in X86_FEATURES if f in model and f not in running),
+        without=tuple(f for f in known if f in model and f not in running),
         cores=len(os.sched_getaffinity(0)),
         vector_bits=bits,
         doc=f"the machine this process runs on ({cpu})",
@@ -209,8 +249,9 @@ def native() -> Board:
 
 
 def _generic_cost(vector_bits: int) -> Cost:
-    like = "x86-64-v4" if vector_bits == 512 else "x86-64-v3"
-    return _BOARDS[like].cost
+    if platform.machine() == "aarch64":
+        return _BOARDS["aarch64"].cost
+    return _BOARDS["x86-64-v4" if vector_bits == 512 else "x86-64-v3"].cost
 
 
 def _system_cpu() -> str:
@@ -219,11 +260,14 @@ def _system_cpu() -> str:
     return str(codegen.llvm_get_system_cpu())
 
 
-def _model_features(cpu: str) -> frozenset[str]:
+@cache
+def _model_features(cpu: str, triple: str = "") -> frozenset[str]:
+    """What LLVM knows of a CPU model; without a triple it is one of this machine's architecture."""
     import tvm
     from tvm.target import codegen
 
-    with tvm.target.Target({"kind": "llvm", "mcpu": cpu}) as target:
+    config = {"kind": "llvm", "mcpu": cpu, **({"mtriple": triple} if triple else {})}
+    with tvm.target.Target(config) as target:
         return frozenset(str(f) for f in codegen.llvm_get_cpu_features(target))
 
 

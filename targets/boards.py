@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.targets.cuda import gpu as cuda
+from ldsnn_compiler.targets.cuda.gpu import Gpu
 
 #: CPU features by architecture that code generators use unasked, beyond what every CPU of it has (SSE2, NEON): what a
 #: machine must have to run code made for another
@@ -33,6 +35,8 @@ CPU_FEATURES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: widths of vector registers that there are
 VECTOR_BITS = (128, 256, 512, 1024, 2048)
+#: the target's name of this machine's GPU
+CUDA = "cuda"
 _LINUX_NAMES = {"abm": "lzcnt", "bmi1": "bmi"}
 #: feature to (entry of the auxiliary vector, bit): HWCAP and HWCAP2 of Linux on aarch64
 _HWCAP, _HWCAP2 = 16, 26
@@ -64,6 +68,9 @@ class Cost:
 class Board:
     """A machine to compile for. Cache sizes in KiB (``l3_kib`` shared by all cores), ``vector_bits`` the widest
     register; generated code uses those of :data:`CPU_FEATURES` that ``features`` lists, whatever the CPU model has.
+
+    With a ``gpu`` networks run there, and the rest describes the machine that holds it; ``cost`` is then per
+    multiprocessor.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Board:
     l2_kib: int = 256
     l3_kib: int = 4096
     cost: Cost = field(default_factory=Cost)
+    gpu: Gpu | None = None
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -116,7 +124,10 @@ class Board:
             config["mattr"] = [f"-{name}" for name in unused]
         if self.triple and self.is_foreign:
             config["mtriple"] = self.triple
-        return tvm.target.Target(config)
+        if self.gpu is None or self.gpu.emulated:
+            return tvm.target.Target(config)
+        limits = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 48 * 1024, "thread_warp_size": 32}
+        return tvm.target.Target({"kind": self.gpu.kind, "arch": self.gpu.arch, **limits}, host=config)
 
     def unused(self) -> tuple[str, ...]:
         """Features that the CPU model has and generated code must leave alone: those not listed in ``features``."""
@@ -128,7 +139,8 @@ class Board:
         """Features that code for this board needs and the running machine lacks."""
         if self.is_foreign:
             return (self.architecture,)
-        return tuple(f for f in self.features if f not in running_features())
+        lacking = tuple(f for f in self.features if f not in running_features())
+        return lacking if self.gpu is None or self.gpu.emulated else (*lacking, *_missing_gpu())
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what a bundle's manifest says about its machine."""
@@ -146,7 +158,7 @@ _BOARDS: dict[str, Board] = {}
 def register_board(board: Board) -> Board:
     """Make a board known by its name; another board of that name is an error."""
     _load_builtin()
-    if board.name == "native" or _BOARDS.get(board.name, board) != board:
+    if board.name in ("native", CUDA) or _BOARDS.get(board.name, board) != board:
         raise LdsnnError(f"a board named {board.name!r} is registered already")
     _BOARDS[board.name] = board
     return board
@@ -158,7 +170,8 @@ def boards() -> Mapping[str, Board]:
 
     _load_builtin()
     load_entry_points("ldsnn_compiler.targets")
-    return {**dict(sorted(_BOARDS.items())), "native": native()}
+    gpu = native_gpu()
+    return {**dict(sorted(_BOARDS.items())), "native": native(), **({CUDA: gpu} if gpu else {})}
 
 
 def board(name: str | Board) -> Board:
@@ -166,6 +179,9 @@ def board(name: str | Board) -> Board:
     if isinstance(name, Board):
         return name
     known = boards()
+    if name == CUDA and name not in known:
+        hint = f"name the card to compile for: {', '.join(k for k, b in known.items() if b.gpu)}"
+        raise LdsnnError(Problem("this machine has no CUDA device", where=name, hint=hint))
     if name not in known:
         raise LdsnnError(f"unknown target {name!r}, known are {', '.join(known)}")
     return known[name]
@@ -188,6 +204,8 @@ def _board(name: str, table: Mapping[str, Any], source: str) -> Board:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     try:
         values["cost"] = Cost(**table.get("cost", {}))
+        if table.get("gpu") is not None:
+            values["gpu"] = Gpu(**table["gpu"])
         return Board(name, **values)
     except TypeError as error:
         raise LdsnnError(f"{source}: board {name!r}: {error}") from None
@@ -246,6 +264,33 @@ def native() -> Board:
         doc=f"the machine this process runs on ({cpu})",
         **sizes,
     )
+
+
+@cache
+def native_gpu() -> Board | None:
+    """This machine with its first CUDA device, if it has one: its cost is that of the likest board."""
+    found = cuda.running()
+    if found is None:
+        return None
+    _load_builtin()
+    name, gpu = found
+    like = min(
+        (b for b in _BOARDS.values() if b.gpu), key=lambda b: abs(b.gpu.capability - gpu.capability) if b.gpu else 0
+    )
+    return replace(native(), name=CUDA, gpu=gpu, cost=like.cost, doc=f"the GPU of this machine ({name})")
+
+
+def architectures() -> tuple[str, ...]:
+    """Of every GPU that a board has: what a library holds machine code for."""
+    return tuple(sorted({b.gpu.arch for b in boards().values() if b.gpu is not None and not b.gpu.emulated}))
+
+
+def _missing_gpu() -> tuple[str, ...]:
+    found = cuda.running()
+    if found is None:
+        return ("a CUDA device",)
+    lowest = min(architectures())
+    return () if found[1].capability >= int(lowest.removeprefix("sm_")) else (f"a CUDA device of {lowest} or later",)
 
 
 def _generic_cost(vector_bits: int) -> Cost:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+Array = Any
+"""A torch tensor or a numpy array."""
 
 #: stands for the batch in a buffer's shape
 BATCH = -1
@@ -49,7 +53,8 @@ class State:
     """A state variable of a node, kept between calls of the ``step`` entry in buffer ``before``, renewed in ``after``.
 
     ``initial(batch)`` is its value before the first step, as the interpreter shows it: ``[N, *shape]``, or
-    ``[steps, N, *shape]`` for a delay. ``pack`` and ``unpack`` turn that into the buffer's layout and back.
+    ``[steps, N, *shape]`` for a delay. The buffer holds it so, or, where ``sample`` tells the shape ``[C, *space]`` of
+    a sample, channels last: ``[N, P, C]``.
     """
 
     node: str
@@ -57,8 +62,25 @@ class State:
     before: str
     after: str
     initial: Callable[[int], torch.Tensor]
-    pack: Callable[[torch.Tensor], torch.Tensor]
-    unpack: Callable[[torch.Tensor], torch.Tensor]
+    sample: tuple[int, ...] | None = None
+
+    def pack(self, x: torch.Tensor) -> torch.Tensor:
+        """From what the interpreter shows to the buffer's layout."""
+        return x if self.sample is None else channels_last(x, self.sample)
+
+    def unpack(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`pack`."""
+        return x if self.sample is None else channels_first(x, self.sample)
+
+
+def channels_last(x: Array, sample: tuple[int, ...]) -> Array:
+    """``[N, C, *space]`` as ``[N, P, C]``, torch or numpy; ``sample`` is ``[C, *space]``."""
+    return x.reshape(x.shape[0], sample[0] if sample else 1, -1).swapaxes(1, 2)
+
+
+def channels_first(x: Array, sample: tuple[int, ...]) -> Array:
+    """The inverse of :func:`channels_last`."""
+    return x.swapaxes(1, 2).reshape(x.shape[0], *sample)
 
 
 @dataclass

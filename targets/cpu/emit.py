@@ -114,13 +114,12 @@ def _neuron_initial(low: Lowering, node: Node, batch: int, name: str) -> torch.T
 
 
 def add_state(low: Lowering, node: Node, variable: str, buffer: Buffer, initial: Callable[[int], torch.Tensor],
-              pack: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
-              unpack: Callable[[torch.Tensor], torch.Tensor] = lambda x: x) -> State:  # fmt: skip
-    """Declare a state variable that is carried from step to step."""
+              sample: tuple[int, ...] | None = None) -> State:  # fmt: skip
+    """Declare a state variable that is carried from step to step; ``sample`` as :class:`State` has it."""
     before, after = f"{node.name}.{variable}:before", f"{node.name}.{variable}:after"
     low.plan.buffer(before, buffer)
     low.plan.buffer(after, buffer)
-    state = State(node.name, variable, before, after, initial, pack, unpack)
+    state = State(node.name, variable, before, after, initial, sample)
     low.plan.states.append(state)
     return state
 

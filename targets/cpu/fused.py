@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.cpu import forms, kernels
 from ldsnn_compiler.targets.cpu.kernels import tune
 from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, max_pool, sum_pool
+from ldsnn_compiler.targets.cuda import kernels as gpu_kernels
 from ldsnn_compiler.targets.lower import Lowering
 from ldsnn_compiler.targets.plan import BATCH, Buffer, State
 from ldsnn_compiler.targets.region import Addend, addends
@@ -54,11 +56,19 @@ def region(low: Lowering, nodes: Sequence[Node], root: Node, add_state: Callable
     low.kernel(
         _name(spec),
         spec,
-        lambda batch: kernels.region(replace(spec, batch=batch)),
+        partial(_function, spec, low.board),
         [*_arguments(low, spec, inputs, root), *(s.before for s in states)],
         [*results, *(s.after for s in states)],
         nodes,
     )
+
+
+def _function(spec: kernels.RegionSpec, board: Board, batch: int | None) -> Any:
+    """The region as TIR: a loop over tasks, or blocks of threads where the board has a GPU."""
+    sized = replace(spec, batch=batch)
+    if board.gpu is None:
+        return kernels.region(sized)
+    return gpu_kernels.region(sized, gpu_kernels.launch(sized, board.gpu.multiprocessors))
 
 
 def _name(spec: kernels.RegionSpec) -> str:
@@ -80,7 +90,7 @@ def pair(values: Sequence[int], fill: int) -> Pair:
 def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
     value, synapse = addend.value, addend.synapse
     given = low.steps(value)
-    share = float(Fraction(min(steps, given), given))
+    share = 1.0 if addend.time == "sum" else float(Fraction(min(steps, given), given))
     walks = synapse is not None and synapse.placement is not None and synapse.placement.kernel == "event"
     in_bits = value.type.signal.is_bounded and (walks or low.has(value, forms.BITS))
     form = forms.BITS if in_bits else forms.DENSE
@@ -153,6 +163,8 @@ def _sized(low: Lowering, given: _Input) -> kernels.Source:
 
 def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:
     """The region with the loop structure that suits a board."""
+    if board.gpu is not None:
+        return gpu_kernels.tuned(spec)
     return tune.tuned(spec, board.cores, min(16, max(4, board.lanes())), board.l2_kib * 1024)
 
 
@@ -216,17 +228,9 @@ def _states(low: Lowering, root: Node, spec: kernels.RegionSpec, add_state: Call
             initial: Callable[[int, str], torch.Tensor]) -> list[State]:  # fmt: skip
     if not spec.state_io:
         return []
-    shape, (channels, pixels) = root.type.shape, (spec.channels, spec.pixels)
-    buffer = Buffer((BATCH, pixels, channels))
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        return x.reshape(-1, channels, pixels).transpose(1, 2).contiguous()
-
-    def unpack(x: torch.Tensor) -> torch.Tensor:
-        return x.transpose(1, 2).reshape(-1, *shape)
-
+    buffer = Buffer((BATCH, spec.pixels, spec.channels))
     return [
-        add_state(low, root, name, buffer, partial(_initial, initial, name), pack, unpack)
+        add_state(low, root, name, buffer, partial(_initial, initial, name), root.type.shape)
         for name, _ in root["neuron"].program.state
     ]
 

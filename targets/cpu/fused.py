@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from math import prod
-from typing import Any
 
 import torch
 
@@ -21,7 +20,6 @@ from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.cpu import forms, kernels
 from ldsnn_compiler.targets.cpu.kernels import tune
 from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, max_pool, sum_pool
-from ldsnn_compiler.targets.cuda import kernels as gpu_kernels
 from ldsnn_compiler.targets.lower import Lowering
 from ldsnn_compiler.targets.plan import BATCH, Buffer, State
 from ldsnn_compiler.targets.region import Addend, addends
@@ -56,19 +54,11 @@ def region(low: Lowering, nodes: Sequence[Node], root: Node, add_state: Callable
     low.kernel(
         _name(spec),
         spec,
-        partial(_function, spec, low.board),
+        lambda batch: kernels.region(replace(spec, batch=batch)),
         [*_arguments(low, spec, inputs, root), *(s.before for s in states)],
         [*results, *(s.after for s in states)],
         nodes,
     )
-
-
-def _function(spec: kernels.RegionSpec, board: Board, batch: int | None) -> Any:
-    """The region as TIR: a loop over tasks, or blocks of threads where the board has a GPU."""
-    sized = replace(spec, batch=batch)
-    if board.gpu is None:
-        return kernels.region(sized)
-    return gpu_kernels.region(sized, gpu_kernels.launch(sized, board.gpu.multiprocessors))
 
 
 def _name(spec: kernels.RegionSpec) -> str:
@@ -90,7 +80,7 @@ def pair(values: Sequence[int], fill: int) -> Pair:
 def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
     value, synapse = addend.value, addend.synapse
     given = low.steps(value)
-    share = 1.0 if addend.time == "sum" else float(Fraction(min(steps, given), given))
+    share = float(Fraction(min(steps, given), given))
     walks = synapse is not None and synapse.placement is not None and synapse.placement.kernel == "event"
     in_bits = value.type.signal.is_bounded and (walks or low.has(value, forms.BITS))
     form = forms.BITS if in_bits else forms.DENSE
@@ -163,8 +153,6 @@ def _sized(low: Lowering, given: _Input) -> kernels.Source:
 
 def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:
     """The region with the loop structure that suits a board."""
-    if board.gpu is not None:
-        return gpu_kernels.tuned(spec)
     return tune.tuned(spec, board.cores, min(16, max(4, board.lanes())), board.l2_kib * 1024)
 
 

@@ -1,0 +1,54 @@
+"""Networks as plain C: objects, sources and a header for programs that know nothing of TVM or Python.
+
+The same plans and the same kernels as in a bundle for TVM's run time, on one core, called by generated C on memory that
+is planned here. :func:`c_bundle` is the way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.targets.c.bundle import CBundle
+from ldsnn_compiler.targets.c.network import Network, Progress, network
+from ldsnn_compiler.targets.lower import plan
+
+if TYPE_CHECKING:
+    from ldsnn_compiler.runtime.compiled import Settings
+
+__all__ = ["CBundle", "Network", "c_bundle"]
+
+
+def c_bundle(
+    graph: Graph,
+    settings: Settings,
+    seconds: Mapping[str, float] = MappingProxyType({}),
+    progress: Progress | None = None,
+    name: str | None = None,
+) -> CBundle:
+    """Compile a graph that has been through the passes; ``name`` (default: the graph's) begins all names in C.
+
+    ``settings`` say how it was lowered; a C network has a fixed batch and one thread. ``seconds`` are those spent
+    before, for the report. ``progress(what, done, total)`` is called before each kernel.
+    """
+    if settings.batch is None:
+        raise LdsnnError("a C bundle has a fixed batch: its memory is planned when it is compiled")
+    started = perf_counter()
+    alone = replace(settings, threads=1, board=replace(settings.board, cores=1))
+    plans = {entry: plan(graph, alone.board, entry, alone.tunings) for entry in ("run", "step")}
+    made = network(graph, plans, alone.board, settings.batch, name, progress)
+    taken = {**seconds, "lower_and_build": round(perf_counter() - started, 3)}
+    return CBundle(made, alone, _report(plans["run"].kernels, taken, made))
+
+
+def _report(kernels: Any, seconds: Mapping[str, float], net: Network) -> dict[str, Any]:
+    return {
+        "compile_seconds": dict(seconds),
+        "kernels": len(net.objects.scratch),
+        "calls": [{"name": k.name, "nodes": list(k.nodes)} for k in kernels],
+    }

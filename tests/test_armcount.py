@@ -28,6 +28,9 @@ __attribute__((noinline)) int dots(void) {
 #endif
 }
 int main(int argc, char **argv) {
+  char line[80] = "";
+  FILE *file = fopen(argv[1], "rb");
+  if (file) printf("%s and no more: %d\n", fgets(line, sizeof line, file), fgetc(file));
   printf("%ld %d %s %g\n", looped(1000), dots(), argv[1], argc / 4.0);
   return 7;
 }
@@ -69,6 +72,11 @@ def test_it_prints_and_ends_as_elsewhere(armcount: ModuleType, program: Path) ->
     found = armcount.count(program, ["word"])
     other = subprocess.run(["qemu-aarch64-static", str(program), "word"], capture_output=True, text=True)
     assert (found.printed, found.status) == (other.stdout, other.returncode) == ("3000 96 word 0.5\n", 7)
+
+
+def test_it_reads_the_files_that_its_arguments_name(armcount: ModuleType, program: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a line")
+    assert armcount.count(program, [str(tmp_path / "file")]).printed.startswith("a line and no more: -1\n3000")
 
 
 def test_blocks_and_single_steps_count_the_same(armcount: ModuleType, program: Path) -> None:

@@ -3,9 +3,9 @@ reports every basic block it enters.
 
 A block of 4-byte instructions runs whole once it is entered, so instructions are the sizes of the entered blocks over
 four, and each block belongs to the function whose symbol stands before it. The program is an ordinary statically linked
-ELF file for Linux; of the operating system there is what such a program asks for at its start, while it prints, and at
-its end. Counts do not depend on the machine that emulates, and say nothing about cycles: caches, issue width and
-latencies are not modelled.
+ELF file for Linux; of the operating system there is what such a program asks for at its start, to read the files that
+its arguments name, to print, and at its end. Counts do not depend on the machine that emulates, and say nothing about
+cycles: caches, issue width and latencies are not modelled.
 
 Needs the extra ``count``.
 """
@@ -32,6 +32,7 @@ SYSTEM_CALL = 2
 """The exception that the instruction SVC raises."""
 FLOATING_POINT = 3 << 20
 """CPACR_EL1.FPEN: vector instructions are not trapped."""
+FIRST_FILE = 3
 NOT_THERE, NO_SUCH_CALL, NO_TERMINAL = -2, -38, -25
 ALL_FEATURES = "max"
 CORES = {
@@ -77,6 +78,7 @@ class _Process:
         self.core.ctl_set_cpu_model(CORES[core])
         self.entered: Counter[tuple[int, int]] = Counter()
         self.printed, self.status, self.fault = bytearray(), -1, ""
+        self.arguments, self.files = arguments, list[io.BytesIO]()
         self.heap = self.mapped = HEAP
         self._load()
         self.core.mem_map(HEAP, HEAP_BYTES)
@@ -162,6 +164,19 @@ class _Process:
         self.core.emu_stop()
         return 0
 
+    def openat(self, folder: int, path: int, *rest: int) -> int:
+        """Files that the arguments name, for reading."""
+        name = bytes(self.core.mem_read(path, PAGE)).partition(b"\0")[0].decode()
+        if name not in self.arguments or not Path(name).is_file():
+            return NOT_THERE
+        self.files.append(io.BytesIO(Path(name).read_bytes()))
+        return FIRST_FILE + len(self.files) - 1
+
+    def read(self, file: int, address: int, size: int, *rest: int) -> int:
+        content = self.files[file - FIRST_FILE].read(size) if file >= FIRST_FILE else b""
+        self.core.mem_write(address, content)
+        return len(content)
+
     def brk(self, address: int, *rest: int) -> int:
         """The heap grows from below."""
         self.heap = address if HEAP <= address <= HEAP + HEAP_BYTES // 2 else self.heap
@@ -178,6 +193,9 @@ class _Process:
 
 CALLS: Mapping[int, Callable[..., int]] = {
     29: lambda process, *given: NO_TERMINAL,  # ioctl
+    56: _Process.openat,
+    57: lambda process, *given: 0,  # close
+    63: _Process.read,
     64: _Process.write,
     66: _Process.writev,
     78: lambda process, *given: NOT_THERE,  # readlinkat

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from ldsnn_compiler.errors import LdsnnError
@@ -23,11 +24,13 @@ from ldsnn_compiler.pipeline import (
 )
 from ldsnn_compiler.runtime import threads as thread_pool
 from ldsnn_compiler.runtime.compiled import ENTRIES, Compiled, Settings
+from ldsnn_compiler.runtime.device import Device
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.targets.boards import Board, board, boards
 from ldsnn_compiler.targets.build import build
 from ldsnn_compiler.targets.lower import plan
+from ldsnn_compiler.targets.plan import Plan
 
 #: what happens to a traced graph; ``assign-timesteps`` takes the schedule, ``select-kernels`` target and densities
 DEFAULT_PIPELINE = default_pipeline()
@@ -46,6 +49,7 @@ def compile(
     density: Mapping[str, float] | None = None,
     instruments: Sequence[Instrument] = (),
     progress: Progress | None = None,
+    tuned: bool | Path = True,
 ) -> Compiled:
     """Compile a copy of ``graph`` for ``target``; the graph itself stays as it is.
 
@@ -54,6 +58,8 @@ def compile(
     ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``, ``target`` and ``density`` where their text
     leaves them out. ``density`` is the measured non-zero share of values by node name or module path.
     ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
+    ``tuned`` says whether loop structures that :func:`ldsnn_compiler.tune` has measured on this board are used, or in
+    which database they are; they change no result.
     """
     if batch is not None and batch < 1:
         raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
@@ -61,7 +67,8 @@ def compile(
         raise LdsnnError(f"a network runs on at least one thread, not {threads}")
     check_stable(graph)
     machine = board(target)
-    machine = replace(machine, cores=threads or min(machine.cores, thread_pool.available()))
+    here = machine.cores if machine.is_foreign else min(machine.cores, thread_pool.available())
+    machine = replace(machine, cores=threads or here)
     tell = progress or (lambda what, share: None)
     chosen = Schedule.read(schedule) if isinstance(schedule, str | Path) else schedule
     usual = default_pipeline(stage=graph.stage)
@@ -71,17 +78,40 @@ def compile(
     tell("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)
     text = None if chosen is None else chosen.text()
-    settings = Settings(machine, batch, machine.cores, "fp32", pipeline_text(passes), text)
-    passed = perf_counter()
-    plans = [plan(lowered, machine, entry) for entry in ENTRIES]
-    module = build(
-        plans, machine, batch, settings.threads, lambda what, done, total: tell(what, 0.1 + 0.5 * done / total)
-    )
-    built = perf_counter()
-    tell("loading", 0.95)
-    compiled = Compiled(lowered, settings, Library(module), _report(lowered, plans, passed - started, built - passed))
-    tell("done", 1.0)
+    tunings = _tunings(lowered, machine, batch, density, tuned)
+    settings = Settings(machine, batch, machine.cores, "fp32", pipeline_text(passes), text, tunings)
+    return assemble(lowered, settings, {"passes": round(perf_counter() - started, 3)}, tell)
+
+
+def assemble(
+    graph: Graph,
+    settings: Settings,
+    seconds: Mapping[str, float] = MappingProxyType({}),
+    progress: Progress = lambda what, share: None,
+    device: Device | None = None,
+) -> Compiled:
+    """Lower and build a graph that has been through the passes. ``seconds`` are those spent before, for the report."""
+    started = perf_counter()
+    plans = [plan(graph, settings.board, entry, settings.tunings) for entry in ENTRIES]
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress(what, 0.1 + 0.5 * done / total)
+
+    module = build(plans, settings.board, settings.batch, settings.threads, tell)
+    taken = {**seconds, "lower_and_build": round(perf_counter() - started, 3)}
+    progress("loading", 0.95)
+    library = Library(module, board=settings.board)
+    compiled = Compiled(graph, settings, library, _report(graph, plans, taken, settings.tunings), device)
+    progress("done", 1.0)
     return compiled
+
+
+def _tunings(
+    graph: Graph, machine: Board, batch: int | None, density: Mapping[str, float] | None, tuned: bool | Path
+) -> dict[str, Any]:
+    from ldsnn_compiler.tuning.regions import known_tunings
+
+    return known_tunings(graph, machine, batch, density, None if tuned is True else tuned) if tuned else {}
 
 
 def _completed(each: Pass, machine: Board, density: Mapping[str, float] | None) -> Pass:
@@ -98,11 +128,14 @@ def _completed(each: Pass, machine: Board, density: Mapping[str, float] | None) 
     return each
 
 
-def _report(graph: Graph, plans: Sequence[Any], passes_s: float, build_s: float) -> dict[str, Any]:
+def _report(
+    graph: Graph, plans: Sequence[Plan], seconds: Mapping[str, float], tunings: Mapping[str, Any]
+) -> dict[str, Any]:
     run = plans[0]
     return {
-        "compile_seconds": {"passes": round(passes_s, 3), "lower_and_build": round(build_s, 3)},
+        "compile_seconds": dict(seconds),
         "kernels": len({k.key for p in plans for k in p.kernels}),
         "calls": [{"name": k.name, "nodes": list(k.nodes)} for k in run.kernels],
+        "tuned_regions": len(tunings),
         "argument_bytes": sum(v.numel() * v.element_size() for v in graph.tensors.values()),
     }

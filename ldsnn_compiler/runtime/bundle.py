@@ -20,6 +20,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,11 +33,13 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.parser import parse_graph
 from ldsnn_compiler.ir.text import VERSION as LDIR_VERSION
 from ldsnn_compiler.ir.text import graph_text
+from ldsnn_compiler.runtime.device import Device, Host
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.targets.boards import Board
 
 if TYPE_CHECKING:
     from ldsnn_compiler.runtime.compiled import Compiled
+    from ldsnn_compiler.targets.cpu.kernels import Tuning
 
 FORMAT = "ldsnn bundle"
 VERSION = 1
@@ -65,8 +68,9 @@ def check_free(path: Path) -> None:
         raise BundleError(Problem("exists and is not a bundle", where=str(path)))
 
 
-def load(path: str | Path) -> Compiled:
-    """Load a bundle; :class:`BundleError` says in one line why one is refused."""
+def load(path: str | Path, device: Device | None = None) -> Compiled:
+    """Load a bundle to run it here, or on the ``device`` that is given; :class:`BundleError` says in one line why one
+    is refused."""
     from ldsnn_compiler.runtime.compiled import Compiled, Settings
 
     path = Path(path)
@@ -75,15 +79,15 @@ def load(path: str | Path) -> Compiled:
         _refuse(path, f"was compiled by {_named(manifest.get('versions'))}, this is {_named(versions())}")
     library = f"lib-{manifest['target']['name']}.so"
     contents = _contents(path, manifest, (GRAPH, WEIGHTS, REPORT, library))
-    board = _board(path, manifest)
+    board = _board(path, manifest, device or Host())
     graph = _graph(path, contents)
     try:
         report = json.loads(contents[REPORT])
     except ValueError as error:
         _refuse(path, f"its {REPORT} cannot be read: {str(error).splitlines()[0]}")
     settings = Settings(board, manifest["batch"], manifest["threads"], manifest["numerics"], manifest["pipeline"],
-                        manifest["schedule"])  # fmt: skip
-    return Compiled(graph, settings, Library.of_bytes(contents[library]), report)
+                        manifest["schedule"], _tunings(path, manifest))  # fmt: skip
+    return Compiled(graph, settings, Library(content=contents[library]), report, device)
 
 
 def read_graph(path: str | Path) -> Graph:
@@ -137,6 +141,7 @@ def _header(compiled: Compiled) -> dict[str, Any]:
         "batch": settings.batch,
         "pipeline": settings.pipeline,
         "schedule": settings.schedule,
+        "tunings": {region: asdict(tuning) for region, tuning in settings.tunings.items()},
     }
 
 
@@ -198,10 +203,20 @@ def _checked(path: Path, name: str, entry: dict[str, Any]) -> bytes:
     return content
 
 
-def _board(path: Path, manifest: dict[str, Any]) -> Board:
-    """The board it was compiled for, if the running machine can run its code."""
+def _tunings(path: Path, manifest: dict[str, Any]) -> dict[str, Tuning]:
+    """Loop structures that were measured: arguments are packed for them."""
+    from ldsnn_compiler.targets.cpu.kernels.tune import read_tuning
+
+    try:
+        return {region: read_tuning(values) for region, values in manifest.get("tunings", {}).items()}
+    except (TypeError, AttributeError):
+        _refuse(path, "its loop structures cannot be read")
+
+
+def _board(path: Path, manifest: dict[str, Any], device: Device) -> Board:
+    """The board it was compiled for, if the machine where it is to run can run its code."""
     found = Board.of_json(manifest["target"])
-    missing = found.missing()
+    missing = device.missing(found)
     if missing:
         _refuse(path, f"was compiled for {found.name} ({found.cpu}), this machine lacks {', '.join(missing)}")
     return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
@@ -14,12 +14,16 @@ import torch
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.layouts import to_caller, to_run
-from ldsnn_compiler.runtime import data, threads
+from ldsnn_compiler.runtime import data
+from ldsnn_compiler.runtime.device import Device, Host
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.profile import Profile, profile
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Plan
+
+if TYPE_CHECKING:
+    from ldsnn_compiler.targets.cpu.kernels import Tuning
 
 ENTRIES = ("run", "step")
 Tensors = tuple[torch.Tensor, ...]
@@ -28,7 +32,7 @@ Tensors = tuple[torch.Tensor, ...]
 @dataclass(frozen=True)
 class Settings:
     """How a network was compiled. ``batch`` None is symbolic; ``schedule`` is the schedule's JSON text, if one was
-    given.
+    given; ``tunings`` are the measured loop structures, by region, that replace those of the rules of thumb.
     """
 
     board: Board
@@ -37,6 +41,7 @@ class Settings:
     numerics: str = "fp32"
     pipeline: str = ""
     schedule: str | None = None
+    tunings: Mapping[str, Tuning] = field(default_factory=dict)
 
 
 class Compiled:
@@ -50,13 +55,19 @@ class Compiled:
     """
 
     def __init__(
-        self, graph: Graph, settings: Settings, library: Library, report: Mapping[str, Any] | None = None
+        self,
+        graph: Graph,
+        settings: Settings,
+        library: Library,
+        report: Mapping[str, Any] | None = None,
+        device: Device | None = None,
     ) -> None:
-        """Bundles and the driver call this. Code for another machine can be saved, not run."""
+        """Bundles and the driver call this. Code for another machine can be saved, and run there (:meth:`on`)."""
         self.graph, self.settings, self.library = graph, settings, library
+        self.device: Device = device or Host()
         self.report: dict[str, Any] = dict(report or {})
-        self.plans: dict[str, Plan] = {entry: plan(graph, settings.board, entry) for entry in ENTRIES}
-        self._missing = settings.board.missing()
+        self.plans: dict[str, Plan] = {entry: plan(graph, settings.board, entry, settings.tunings) for entry in ENTRIES}
+        self._missing = self.device.missing(settings.board)
         self._arguments: dict[str, tuple[Any, ...]] = {}
         self._functions: dict[str, Any] = {}
         if not self._missing:
@@ -65,16 +76,18 @@ class Compiled:
 
     def _link(self) -> None:
         """Make the arguments and find the functions."""
-        import tvm
-        from tvm import relax
-
-        self.vm = relax.VirtualMachine(self.library.module, tvm.cpu())
+        self.module = self.device.load(self.library)
+        self.vm, functions = self.device.machine(self.module, ENTRIES)
         made: dict[str, Any] = {}
         for entry, each in self.plans.items():
             names = each.used_arguments()
-            made.update({k: data.to_tvm(each.arguments[k]()) for k in names if k not in made})
+            made.update({k: self.device.put(each.arguments[k]()) for k in names if k not in made})
             self._arguments[entry] = tuple(made[k] for k in names)
-            self._functions[entry] = self.vm[entry]
+            self._functions[entry] = functions[entry]
+
+    def on(self, device: Device) -> Compiled:
+        """The same network on another device, in its initial state."""
+        return Compiled(self.graph, self.settings, self.library, self.report, device)
 
     # ---- running
 
@@ -94,9 +107,8 @@ class Compiled:
 
     def _run(self, inputs: Sequence[torch.Tensor]) -> Tensors:
         self._check(inputs, [n.type.timesteps for n in self.graph.inputs])
-        given = [data.to_tvm(x) for x in inputs]
-        owned = {data.to_torch(x).data_ptr() for x in given}
-        outputs = (data.to_torch(y) for y in self._invoke("run", given))
+        owned = {x.data_ptr() for x in inputs}
+        outputs = [self.device.get(y) for y in self._invoke("run", [self.device.put(x) for x in inputs])]
         # an output that only renumbers an input is a view of the caller's memory
         return tuple(y.clone() if y.data_ptr() in owned else y for y in outputs)
 
@@ -105,7 +117,7 @@ class Compiled:
         full = [data.as_tensor(x, n) for x, n in zip(inputs, self.graph.inputs, strict=True)]
         self._check(full, [n.type.timesteps for n in self.graph.inputs])
         self._ready()
-        return self._functions["run"], (*(data.to_tvm(x) for x in full), *self._arguments["run"])
+        return self._functions["run"], (*map(self.device.put, full), *self._arguments["run"])
 
     # ---- streaming
 
@@ -144,7 +156,7 @@ class Compiled:
         """
         found: dict[str, dict[str, torch.Tensor]] = {}
         for spec, value in zip(self.plans["step"].states, self._state, strict=bool(self._state)):
-            found.setdefault(spec.node, {})[spec.variable] = spec.unpack(data.to_torch(value)).clone()
+            found.setdefault(spec.node, {})[spec.variable] = spec.unpack(self.device.get(value)).clone()
         return found
 
     @state.setter
@@ -176,18 +188,18 @@ class Compiled:
         if not self._state:
             self._state = [self._packed(s, s.initial(batch)) for s in self.plans["step"].states]
 
-    @staticmethod
-    def _packed(spec: Any, value: torch.Tensor) -> Any:
-        return data.to_tvm(spec.pack(value.to(torch.float32)).contiguous().clone())
+    def _packed(self, spec: Any, value: torch.Tensor) -> Any:
+        return self.device.put(spec.pack(value.to(torch.float32)).contiguous().clone())
 
     def _one(self, inputs: Sequence[torch.Tensor]) -> Tensors:
         step = self.plans["step"]
-        counter = [data.to_tvm(torch.tensor([self.base_step], dtype=torch.int32))] if step.counter else []
+        put, get = self.device.put, self.device.get
+        counter = [put(torch.tensor([self.base_step], dtype=torch.int32))] if step.counter else []
         # copies: what is kept from here on may be a view of them
-        results = self._invoke("step", [*(data.to_tvm(x.clone()) for x in inputs), *self._state, *counter])
+        results = self._invoke("step", [*(put(x.clone()) for x in inputs), *self._state, *counter])
         self._state = results[len(step.outputs) :]
         self.base_step += self._granule
-        return tuple(data.to_torch(y) for y in results[: len(step.outputs)])
+        return tuple(get(y) for y in results[: len(step.outputs)])
 
     def _granules(self, inputs: Sequence[torch.Tensor]) -> int:
         granule = self._granule
@@ -238,4 +250,4 @@ class Compiled:
         if self._missing:
             board = self.settings.board
             raise LdsnnError(f"compiled for {board.name} ({board.cpu}), this machine lacks {', '.join(self._missing)}")
-        threads.use(self.settings.threads)
+        self.device.use(self.settings.threads)

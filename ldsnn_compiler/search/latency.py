@@ -10,13 +10,10 @@ is the model's error: :func:`checks` measures it.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ldsnn_compiler import cache
 from ldsnn_compiler.evaluate import as_input
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.store import write_atomically
@@ -38,6 +36,7 @@ from ldsnn_compiler.search.evaluate import Evaluator
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Kernel, Plan
+from ldsnn_compiler.tuning.operands import operand, types_of, value_name
 
 DENSITIES = (0.05, 0.3)
 """Non-zero shares at which kernels are timed."""
@@ -61,8 +60,8 @@ class Check:
 
 
 def cache_folder() -> Path:
-    """Where times are kept: ``LDSNN_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("LDSNN_CACHE", Path.home() / ".cache" / "ldsnn")) / "latency"
+    """Where times are kept."""
+    return cache.folder() / "latency"
 
 
 @dataclass
@@ -78,7 +77,7 @@ class LatencyModel:
     def __post_init__(self) -> None:
         self._engine = CompiledEngine(self.board, batch=1)
         text = f"{VERSION} {DENSITIES} {json.dumps(self._engine.board.to_json(), sort_keys=True)}"
-        self.name = _digest(text)
+        self.name = cache.digest(text)
         self._file = self.folder and self.folder / f"{self.name}.json"
         if self._file and self._file.exists():
             self._times = {key: tuple(times) for key, times in json.loads(self._file.read_bytes()).items()}
@@ -92,10 +91,10 @@ class LatencyModel:
         owner = {v.name: node.name for node in placed.nodes for v in node.results}
         found: dict[str, float] = {}
         for kernel in made.kernels:
-            sources = [owner[n] for n in map(_value_name, kernel.operands) if n in owner]
+            sources = [owner[n] for n in map(value_name, kernel.operands) if n in owner]
             share = _share(graph, work, kernel.nodes, sources)
             name = kernel.nodes[-1] if kernel.nodes else sources[0]
-            found[name] = found.get(name, 0.0) + _line(self._times[_digest(repr(kernel.key))], share)
+            found[name] = found.get(name, 0.0) + _line(self._times[cache.digest(repr(kernel.key))], share)
         return found
 
     def check(self, graph: Graph, work: Mapping[str, NodeWork], samples: torch.Tensor) -> Check:
@@ -116,12 +115,12 @@ class LatencyModel:
         return SelectKernels(machine, densities), *parse_pipeline(PLACE.partition(",")[2])
 
     def _measure(self, graph: Graph, made: Plan) -> None:
-        wanted = {_digest(repr(k.key)): k for k in made.kernels}
+        wanted = {cache.digest(repr(k.key)): k for k in made.kernels}
         new = {key: kernel for key, kernel in wanted.items() if key not in self._times}
         if not new:
             return
         code = dict(zip((k.key for k in made.kernels), self._engine.functions(made), strict=True))
-        types = {v.name: v.type for node in graph.nodes for v in node.results}
+        types = types_of(graph)
         threads.use(self._engine.board.cores)
         for key, kernel in new.items():
             self._times[key] = tuple(_time(made, kernel, code[kernel.key], types, d) for d in DENSITIES)
@@ -162,35 +161,10 @@ def _time(made: Plan, kernel: Kernel, function: Function, types: Mapping[str, St
     import tvm
 
     random = np.random.default_rng(0)
-    arguments = [_operand(made, name, types, density, random) for name in kernel.operands]
+    arguments = [data.to_tvm(operand(made, name, types, density, random)) for name in kernel.operands]
     buffers = [made.buffers[name] for name in kernel.results]
     results = [tvm.runtime.empty(b.sized(1), b.dtype) for b in buffers]
     return _median_ms(lambda: function(*arguments, *results))
-
-
-def _operand(made: Plan, name: str, types: Mapping[str, Stream], density: float, random: np.random.Generator) -> Any:
-    """A weight as it is; spikes and numbers at random, zero but for their share."""
-    import tvm
-
-    if name in made.arguments:
-        return data.to_tvm(made.arguments[name]())
-    buffer = made.buffers[name]
-    shape = buffer.sized(1)
-    if buffer.dtype == "uint64":
-        return tvm.runtime.tensor(_bits(shape, types[_value_name(name)].shape[0], density, random))
-    numbers = random.random(shape) * (random.random(shape) < density)
-    return tvm.runtime.tensor(np.ascontiguousarray(numbers.astype(buffer.dtype)))
-
-
-def _bits(shape: Sequence[int], channels: int, density: float, random: np.random.Generator) -> Any:
-    """Words ``[N, T, planes, P, words]`` of random counts; bits past the last channel are 0."""
-    planes, words = shape[2], shape[-1]
-    assert words == ceil(channels / 64)
-    counts = np.zeros((*shape[:2], shape[3], words * 64), np.uint8)
-    active = random.random((*counts.shape[:-1], channels)) < density
-    counts[..., :channels] = active * random.integers(1, 2**planes, active.shape, dtype=np.uint16)
-    layers = [np.packbits((counts >> p) & 1, axis=-1, bitorder="little").view(np.uint64) for p in range(planes)]
-    return np.ascontiguousarray(np.stack(layers, axis=2))
 
 
 def _median_ms(call: Any) -> float:
@@ -211,12 +185,3 @@ def _line(times: Sequence[float], density: float) -> float:
     """The time at a density, on the line through the measured ones, and never below a tenth of the least of them."""
     (low, high), (a, b) = DENSITIES, times
     return max(a + (b - a) * (density - low) / (high - low), 0.1 * min(a, b))
-
-
-def _value_name(buffer: str) -> str:
-    """The value that a buffer holds: its name without the form."""
-    return buffer.partition(":")[0]
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -22,6 +22,7 @@ from ldsnn_compiler.data import Data
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.evaluate import as_input
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.progress import Progress, silent
 from ldsnn_compiler.results import Report, Row
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search import rows as tell
@@ -38,7 +39,7 @@ from ldsnn_compiler.search.options import Space, space
 from ldsnn_compiler.search.recalibrate import Recalibration
 from ldsnn_compiler.search.refine import Explorer, Picks, Point
 from ldsnn_compiler.search.sensitivity import measure
-from ldsnn_compiler.search.session import Progress, Session, silent
+from ldsnn_compiler.search.session import Session
 from ldsnn_compiler.search.study import refine_globally
 from ldsnn_compiler.targets.boards import board
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ldsnn_compiler.progress import Progress, Watch, silent
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search.evaluate import Evaluator, Figures
 from ldsnn_compiler.search.journal import Journal, pause
-
-Progress = Callable[[str, int, int, float | None], None]
-"""Called as ``progress(phase, done, total, seconds left)``; None while that is not known."""
-
-
-def silent(phase: str, done: int, total: int, left: float | None) -> None:
-    """No progress."""
 
 
 @dataclass
@@ -44,7 +37,7 @@ class Session:
         self.reference()
         keys = [self._key(s) for s in schedules]
         wanted = dict(zip(keys, schedules, strict=True))
-        watch = _Watch(phase, len(wanted), self.progress)
+        watch = Watch(phase, len(wanted), self.progress)
         while missing := [k for k in wanted if k not in (finished := self.journal.finished())]:
             watch.show(len(wanted) - len(missing))
             worked = False
@@ -76,20 +69,3 @@ class Session:
     def _key(self, schedule: Schedule) -> str:
         text = f"{self.evaluator.fingerprint}\n{schedule.text()}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-class _Watch:
-    """Done, total, and the time left if it goes on like this."""
-
-    def __init__(self, phase: str, total: int, progress: Progress) -> None:
-        self._phase, self._total, self._progress = phase, total, progress
-        self._start, self._own = time.monotonic(), 0
-
-    def finished_one(self) -> None:
-        self._own += 1
-
-    def show(self, done: int) -> None:
-        """Report; the pace is that of this process, shared work counts as done."""
-        pace = (time.monotonic() - self._start) / self._own if self._own else None
-        left = None if pace is None else pace * (self._total - done)
-        self._progress(self._phase, done, self._total, left if done < self._total else 0.0)

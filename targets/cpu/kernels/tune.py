@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from math import ceil, prod
+from typing import Any
 
 from ldsnn_compiler import cache
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, Pair, RegionSpec, Tuning, weight_shape
@@ -33,6 +34,12 @@ def tuned(spec: RegionSpec, cores: int = 2, lanes: int = 16, l2_bytes: int = 1 <
 def region_key(spec: RegionSpec) -> str:
     """Short name of a region that :func:`tuned` gave: what measured loop structures are kept under."""
     return cache.digest(repr(spec))
+
+
+def read_tuning(values: Mapping[str, Any]) -> Tuning:
+    """The loop structure that :func:`dataclasses.asdict` wrote; settings that there are no more are left out."""
+    known = {f.name for f in fields(Tuning)}
+    return Tuning(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 def _with(spec: RegionSpec, tuning: Tuning) -> RegionSpec:

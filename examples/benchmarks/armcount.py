@@ -16,7 +16,7 @@ import io
 import struct
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,14 @@ CORES = {
 
 @dataclass(frozen=True)
 class Counted:
-    """What a run executed: instructions by function, entries of each; what it printed, and its exit status."""
+    """What a run executed: instructions by function, what it printed, and its exit status.
+
+    ``parts`` are the calls of the functions that were marked, in order, with all instructions until the next one.
+    """
 
     instructions: Mapping[str, int]
-    calls: Mapping[str, int]
-    printed: str
+    parts: Sequence[tuple[str, int]]
+    printed: bytes
     status: int
 
     @property
@@ -58,25 +61,33 @@ class Counted:
         return sum(self.instructions.values())
 
 
-def count(program: Path, arguments: Sequence[str] = (), core: str = ALL_FEATURES, singly: bool = False) -> Counted:
+def count(
+    program: Path, arguments: Sequence[str] = (), core: str = ALL_FEATURES, marked: Collection[str] = (),
+    singly: bool = False,
+) -> Counted:  # fmt: skip
     """Run a program to its end. ``singly`` counts instruction by instruction, not by blocks: slow, to check by.
 
     Raises:
         RuntimeError: it faults (an instruction that ``core`` lacks does that), or is no static aarch64 program.
     """
-    return _Process(program.read_bytes(), [program.name, *arguments], core, singly).run()
+    return _Process(program.read_bytes(), [program.name, *arguments], core, marked, singly).run()
 
 
 class _Process:
     """One program on one emulated core."""
 
-    def __init__(self, content: bytes, arguments: Sequence[str], core: str, singly: bool) -> None:
+    def __init__(
+        self, content: bytes, arguments: Sequence[str], core: str, marked: Collection[str], singly: bool
+    ) -> None:
         self.elf = ELFFile(io.BytesIO(content))
         if self.elf["e_machine"] != "EM_AARCH64" or self.elf["e_type"] != "ET_EXEC":
             raise RuntimeError("not a statically linked program for aarch64 at a fixed address")
         self.core = Uc(UC_ARCH_ARM64, UC_MODE_ARM)
         self.core.ctl_set_cpu_model(CORES[core])
+        self.symbols = _Symbols(self.elf)
+        self.marks = {address for address, name in self.symbols.names.items() if name in marked}
         self.entered: Counter[tuple[int, int]] = Counter()
+        self.parts = [("", self.entered)]
         self.printed, self.status, self.fault = bytearray(), -1, ""
         self.arguments, self.files = arguments, list[io.BytesIO]()
         self.heap = self.mapped = HEAP
@@ -89,23 +100,24 @@ class _Process:
         self.core.hook_add(UC_HOOK_INTR, self._interrupt)
 
     def run(self) -> Counted:
-        symbols = _Symbols(self.elf)
         try:
             self.core.emu_start(self.elf["e_entry"], 0)
         except UcError as error:
             self.fault = str(error)
         if self.fault:
             at = self.core.reg_read(arm.UC_ARM64_REG_PC)
-            raise RuntimeError(f"the program faults at {at:#x} in {symbols.at(at)}: {self.fault}")
+            raise RuntimeError(f"the program faults at {at:#x} in {self.symbols.at(at)}: {self.fault}")
         instructions: Counter[str] = Counter()
-        calls: Counter[str] = Counter()
-        for (address, size), times in self.entered.items():
-            instructions[symbols.at(address)] += times * size // 4
-            if address in symbols.names:
-                calls[symbols.at(address)] += times
-        return Counted(instructions, calls, self.printed.decode(), self.status)
+        for _, entered in self.parts:
+            for (address, size), times in entered.items():
+                instructions[self.symbols.at(address)] += times * size // 4
+        parts = [(name, sum(times * size // 4 for (_, size), times in part.items())) for name, part in self.parts]
+        return Counted(instructions, parts[1:], bytes(self.printed), self.status)
 
     def _block(self, core: Any, address: int, size: int, data: Any) -> None:
+        if address in self.marks:
+            self.entered = Counter()
+            self.parts.append((self.symbols.names[address], self.entered))
         self.entered[address, size] += 1
 
     # ---- memory

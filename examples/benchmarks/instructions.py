@@ -1,0 +1,200 @@
+"""Instructions that one inference executes on a 64-bit ARM core, region by region: event-driven beside dense kernels.
+
+    export LDSNN_DATA=.../data
+    python examples/benchmarks/instructions.py mnist_cnn resnet20 --numerics int     # writes results/arm/NAME.json
+
+The network is compiled to plain C for the board, linked into a program that reads images and runs it on each, and
+executed on an emulated core that counts (``armcount``). The region's figure is what is executed from the call of its
+kernel to the next one's; the sum is what the program executes with the runs in it less what it executes without. The
+network's outputs are compared with the interpreter's. Needs the extra ``count`` and ``aarch64-linux-gnu-gcc``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from armcount import count
+from run import BENCHMARKS, RESULTS, network
+from twins import fitting, schedule_of
+
+from ldsnn_compiler.data import Data
+from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile_c
+from ldsnn_compiler.evaluate import interpreted, measured_density
+from ldsnn_compiler.integers import calibrate
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.ir.store import write_atomically
+from ldsnn_compiler.results import amount
+from ldsnn_compiler.schedule import Schedule
+from ldsnn_compiler.search.evaluate import as_input
+from ldsnn_compiler.targets.c import CBundle
+from ldsnn_compiler.targets.c.program import Call
+
+KERNELS = ("event", "dense")
+CALIBRATION_IMAGES = 256
+CORES = {"raspberry-pi-4": "cortex-a72"}
+"""The emulated core of a board, where the emulator has it; elsewhere one with every feature."""
+
+MAIN = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "%(name)s.h"
+
+static %(name)s_context context;
+static %(upper)s_ALIGNED unsigned char weights[%(upper)s_WEIGHTS_BYTES];
+static float inputs[%(samples)d][%(upper)s_%(input)s_COUNT], outputs[%(samples)d][%(upper)s_%(output)s_COUNT];
+
+static int filled(const char *path, void *to, size_t bytes)
+{
+    FILE *file = fopen(path, "rb");
+    return file != NULL && fread(to, 1, bytes, file) == bytes;
+}
+
+/* WEIGHTS INPUTS RUNS: the outputs of the first so many samples go to standard output as they are in memory */
+int main(int argc, char **argv)
+{
+    if (argc != 4 || !filled(argv[1], weights, sizeof weights) || !filled(argv[2], inputs, sizeof inputs))
+        return 1;
+    if (%(name)s_init(&context, weights) != %(upper)s_OK)
+        return 2;
+    for (int i = 0; i < atoi(argv[3]); i++)
+        %(name)s_run(&context, inputs[i], outputs[i]);
+    return fwrite(outputs, sizeof outputs, 1, stdout) != 1;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A linked network with its inputs: the programs's arguments but the last, and where its outputs should be."""
+
+    path: Path
+    arguments: tuple[str, ...]
+    calls: tuple[Call, ...]
+
+
+def main() -> None:
+    """Compile, link, count, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=list(BENCHMARKS), metavar="NAME")
+    parser.add_argument("--numerics", default="fp32", help="fp32 or int")
+    parser.add_argument("--board", default="raspberry-pi-4")
+    parser.add_argument("--schedule", default="", help="a row of the result file; default the last within the budget")
+    parser.add_argument("--samples", type=int, default=4, help="images that are run")
+    parser.add_argument("--out", type=Path, default=RESULTS.parent / "arm")
+    options = parser.parse_args()
+    for name in options.names:
+        result = counted(name, options.board, options.numerics, options.schedule, options.samples)
+        options.out.mkdir(parents=True, exist_ok=True)
+        path = options.out / f"{name}-{options.numerics}-{options.board}.json"
+        write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+        print(table(result), f"wrote {path}", sep="\n")
+
+
+def counted(name: str, board: str, numerics: str, row: str, samples: int) -> dict[str, Any]:
+    """Both ways of computing one network."""
+    graph, data = network(BENCHMARKS[name])
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    chosen = row or fitting(found)[-1]
+    schedule, x = schedule_of(graph, found, chosen), data.report[0][:samples]
+    kinds = {kernel: one(graph, data, schedule, board, numerics, kernel, x) for kernel in KERNELS}
+    return {
+        "model": name, "target": board, "numerics": numerics, "schedule": chosen, "samples": samples,
+        "core": CORES.get(board, "max"), "date": date.today().isoformat(), "kernels": kinds,
+        "fewer": kinds["dense"]["instructions"] / kinds["event"]["instructions"],
+    }  # fmt: skip
+
+
+def one(
+    graph: Graph, data: Data, schedule: Schedule, board: str, numerics: str, kernel: str, x: Tensor
+) -> dict[str, Any]:
+    """Instructions of the network with event-driven kernels wherever there can be any, or with dense ones."""
+    calibration = data.calibration[0][:CALIBRATION_IMAGES]
+    bundle = compile_c(
+        graph, schedule, board, batch=1, density=measured_density(graph, calibration, schedule), numerics=numerics,
+        pipeline=DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}"),
+        calibration=calibrate(graph, as_input(graph.inputs[0], calibration)) if numerics == "int" else None,
+    )  # fmt: skip
+    scores, work = interpreted(bundle.network.graph, x)
+    with tempfile.TemporaryDirectory() as folder:
+        program = linked(bundle, x, Path(folder))
+        core = CORES.get(board, "max")
+        marked = {call.symbol for call in program.calls}
+        with_runs, without = (
+            count(program.path, [*program.arguments, str(runs)], core, marked) for runs in (len(x), 0)
+        )
+    check(bundle, with_runs.printed, scores, len(x))
+    layers = {name: layer.synaptic_updates / len(x) for name, layer in work.layers.items()}
+    regions = by_region(program.calls, with_runs.parts, layers, len(x))
+    return {"instructions": (with_runs.total - without.total) / len(x), "regions": regions}
+
+
+def linked(bundle: CBundle, x: Tensor, folder: Path) -> Program:
+    """The network and :data:`MAIN` as one static program."""
+    net = bundle.network
+    bundle.save(folder / "net")
+    ports = {"input": net.inputs[0].parameter.upper(), "output": net.outputs[0].parameter.upper()}
+    (folder / "main.c").write_text(MAIN % {"name": net.name, "upper": net.name.upper(), "samples": len(x), **ports})
+    (folder / "inputs.bin").write_bytes(as_input(net.graph.inputs[0], x).transpose(0, 1).contiguous().numpy().tobytes())
+    files = [folder / "main.c", folder / "net" / f"{net.name}.c", folder / "net" / f"{net.name}_kernels.o"]
+    flags = ["-O2", "-static", f"-mcpu={net.board.cpu}", f"-I{folder / 'net'}", "-o", str(folder / "program")]
+    subprocess.run(["aarch64-linux-gnu-gcc", *map(str, files), *flags, "-lm"], check=True)
+    arguments = (str(folder / "net" / f"{net.name}_weights.bin"), str(folder / "inputs.bin"))
+    calls = tuple(s for s in net.entries["run"].statements if isinstance(s, Call))
+    return Program(folder / "program", arguments, calls)
+
+
+def check(bundle: CBundle, printed: bytes, scores: Tensor, samples: int) -> None:
+    """The outputs are the interpreter's: all bits in integer mode, the same classes elsewhere."""
+    port = bundle.network.outputs[0]
+    outputs = torch.from_numpy(np.frombuffer(printed, port.dtype).reshape(samples, *port.shape).copy())
+    mine = outputs.flatten(0, 1).mean(1).reshape(scores.shape) if port.shape[0] > 1 else outputs.reshape(scores.shape)
+    exact = bundle.settings.numerics == "int"
+    if not (torch.equal(mine, scores) if exact else torch.equal(mine.argmax(1), scores.argmax(1))):
+        raise RuntimeError(f"the program computes {mine.tolist()}, the interpreter {scores.tolist()}")
+
+
+def by_region(
+    calls: Sequence[Call], parts: Sequence[tuple[str, int]], updates: Mapping[str, float], samples: int
+) -> list[dict[str, Any]]:
+    """Per call of a kernel: instructions, and synaptic updates, a sample."""
+    if [name for name, _ in parts] != [call.symbol for call in calls] * samples:
+        raise RuntimeError("the program calls other kernels than the bundle says")
+    found = []
+    for i, call in enumerate(calls):
+        instructions = sum(n for _, n in parts[i :: len(calls)]) / samples
+        done = sum(updates.get(node, 0.0) for node in call.nodes)
+        found.append({"nodes": list(call.nodes), "instructions": instructions, "synaptic_updates": done})
+    return found
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Both ways side by side, in Markdown; regions are matched by the synaptic layer or the neurons they compute."""
+    title = f"**{result['model']}**, {result['numerics']}, {result['target']} ({result['core']}), {result['schedule']}"
+    lines = [f"{title}: mean of {result['samples']} images", ""]
+    for kernel, each in result["kernels"].items():
+        lines += [f"{kernel}: {amount(each['instructions'])} instructions", ""]
+        lines += ["| region | instructions | synaptic updates | instructions / update |", "|---|---:|---:|---:|"]
+        for r in each["regions"]:
+            per = f"{r['instructions'] / r['synaptic_updates']:.2f}" if r["synaptic_updates"] else ""
+            updates = amount(r["synaptic_updates"] or None)
+            lines.append(f"| {', '.join(r['nodes'])} | {amount(r['instructions'])} | {updates} | {per} |")
+        lines.append("")
+    return "\n".join([*lines, f"dense / event: {result['fewer']:.2f}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -89,6 +90,18 @@ def test_marked_functions_divide_the_run(armcount: ModuleType, program: Path) ->
 def test_blocks_and_single_steps_count_the_same(armcount: ModuleType, program: Path) -> None:
     blocks, steps = (armcount.count(program, ["word"], singly=singly) for singly in (False, True))
     assert blocks.instructions == steps.instructions
+
+
+def test_another_emulator_counts_the_same(armcount: ModuleType, program: Path, tmp_path: Path) -> None:
+    """QEMU's log of single steps ends each line with the function's name; its start-up code finds another machine."""
+    log = tmp_path / "log"
+    command = ["qemu-aarch64-static", "-singlestep", "-d", "exec,nochain", "-D", str(log), str(program), "word"]
+    subprocess.run(command, capture_output=True)
+    steps = Counter(line.rpartition(" ")[2] for line in log.read_text().splitlines() if line.startswith("Trace"))
+    found = armcount.count(program, ["word"]).instructions
+    assert {name: steps[name] for name in ("looped", "dots", "main")} == {
+        name: found[name] for name in ("looped", "dots", "main")
+    }
 
 
 def test_a_core_faults_on_what_it_lacks(armcount: ModuleType, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ldsnn_compiler.passes import (
     fold_batchnorm,
     fold_scale,
     fuse_timesteps,
+    quantize,
     select_kernels,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "fold_batchnorm",
     "fold_scale",
     "fuse_timesteps",
+    "quantize",
     "select_kernels",
 ]

@@ -36,9 +36,9 @@ def absorb_before(graph: Graph, node: Node, scale: torch.Tensor, shift: torch.Te
     weight = graph.tensors[node["weight"].name].double()
     groups = node["groups"] if node.op.name in CONVS else 1
     inputs = weight.shape[1] * groups
-    shares = _per_weight(scale.double().expand(inputs), weight, groups)
+    shares = per_weight(scale.double().expand(inputs), weight, groups)
     if shift is not None and bool((shift != 0).any()):
-        added = (weight * _per_weight(shift.double(), weight, groups)).flatten(1).sum(1)
+        added = (weight * per_weight(shift.double(), weight, groups)).flatten(1).sum(1)
         bias = _bias(graph, node)
         store(graph, node, "bias", added if bias is None else bias + added)
     store(graph, node, "weight", weight * shares)
@@ -82,7 +82,7 @@ def _bias_name(node: Node) -> str:
     return weight.name.removesuffix("weight") + "bias" if weight.name.endswith("weight") else f"{node.name}.bias"
 
 
-def _per_weight(channels: torch.Tensor, weight: torch.Tensor, groups: int) -> torch.Tensor:
+def per_weight(channels: torch.Tensor, weight: torch.Tensor, groups: int) -> torch.Tensor:
     """``[in]`` laid out over ``[out, in / groups, *kernel]``: output o reads the inputs of its group."""
     per_group = channels.reshape(groups, 1, weight.shape[1])
     rows = per_group.expand(groups, weight.shape[0] // groups, weight.shape[1]).reshape(weight.shape[:2])

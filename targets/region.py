@@ -2,7 +2,7 @@
 
 .. code-block:: text
 
-    value -> [resample | readout mean]* -> [flatten] -> conv | linear -> [resample]* -.
+    value -> [resample | readout mean, sum]* -> [flatten] -> conv | linear -> [resample]* -.
     value -> [resample]* --------------------------------------------------------------+-> add* -> root
 
 Passes use this to find regions, lowering to take them apart again.
@@ -23,8 +23,8 @@ Inside = Callable[[Node], bool]
 class Addend:
     """One addend: ``value`` through ``synapse`` (None: as it is). ``nodes`` are the region's nodes on the way.
 
-    ``time`` is how the steps of ``value`` meet the region's: ``same``, ``mean`` or ``repeat``. ``flattened``: the
-    value's axes were one at the synapse.
+    ``time`` is how the steps of ``value`` meet the region's: ``same``, ``mean``, ``sum`` or ``repeat``. ``flattened``:
+    the value's axes were one at the synapse.
     """
 
     value: Value
@@ -79,16 +79,16 @@ def joined(time: str, node: Node) -> str | None:
 
 
 def time_change(node: Node) -> str | None:
-    """``same``, ``mean`` or ``repeat`` for an op that averages or holds whole steps; None for every other op."""
+    """``same``, ``mean``, ``sum`` or ``repeat`` for an op that averages, sums or holds whole steps; else None."""
     if node.op.name == "readout":
-        return "mean" if node["mode"] == "mean" else None
+        return node["mode"] if node["mode"] in ("mean", "sum") else None
     if node.op.name != "resample":
         return None
     ratio = node.type.dt / node.operands[0].type.dt
     if ratio == 1:
         return "same"
     if ratio.denominator == 1:
-        return "mean"
+        return "sum" if node["mode"] == "sum" else "mean"
     return "repeat" if ratio.numerator == 1 else None
 
 

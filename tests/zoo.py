@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -108,6 +109,36 @@ def _per_channel() -> Graph:
     return finished(graph, graph.add("neuron", [x], neuron=neuron("if", threshold=ref), path="cell").result)
 
 
+def _whole(op: str, **attrs: object) -> Callable[[], Graph]:
+    """Whole numbers between the borders of that part of a network."""
+
+    def build() -> Graph:
+        graph, x = started()
+        whole = graph.add("quantize", [x], scale=0.125, low=-8, high=7, name="whole").result
+        if op == "neuron":
+            kinds = {
+                k: graph.tensor(k, torch.tensor([3, 5, 8, 12], dtype=torch.int32)) for k in ("threshold", "v_init")
+            }
+            cell = replace(neuron("leaky", beta=0.75, max_count=3, **kinds), fraction=8, guard=2)
+            node = graph.add(op, [whole], neuron=cell, path="cell", membrane=True)
+        elif op == "conv2d":
+            weight = (dyadic(6, 4, 3, 3) * 8).to(torch.int8)
+            node = graph.add(op, [whole], weight=graph.tensor("w", weight), path="conv", **attrs)
+        else:
+            node = graph.add(op, [whole], **attrs)
+        real = [graph.add("dequantize", [y], scale=0.25, path="real").result for y in node.results]
+        return finished(graph, *real)
+
+    return build
+
+
+def _dequantize() -> Graph:
+    graph, x = started()
+    whole = graph.add("quantize", [x], scale=0.125, low=-8, high=7)
+    by = graph.tensor("by", torch.tensor([0.5, 1.0, 0.25, 2.0]))
+    return finished(graph, graph.add("dequantize", [whole.result], by=by).result)
+
+
 #: name -> builder; names start with the op they are about
 ZOO: dict[str, Callable[[], Graph]] = {
     "conv1d": _conv("conv1d", (4, 9)),
@@ -139,6 +170,14 @@ ZOO: dict[str, Callable[[], Graph]] = {
     "readout_mean": _simple("readout", mode="mean"),
     "readout_max": _simple("readout", mode="max"),
     "readout_last": _simple("readout", mode="last"),
+    "quantize": _whole("scale", factor=3.0),
+    "quantize_events": _simple("quantize", scale=1.0, low=0, high=1),
+    "dequantize": _dequantize,
+    "resample_sum": _whole("resample", dt=4, mode="sum"),
+    "resample_sum_uneven": _whole("resample", dt=Fraction(8, 3), mode="sum"),
+    "readout_sum": _simple("readout", mode="sum"),
+    "conv2d_whole": _whole("conv2d", stride=(1, 1), padding=(1, 1), dilation=(1, 1)),
+    "neuron_whole": _whole("neuron"),
     "encode_direct": _simple("encode", event=False, code="direct"),
     "encode_poisson": _simple("encode", event=False, code="poisson", seed=3),
     "encode_latency": _simple("encode", event=False, code="latency"),

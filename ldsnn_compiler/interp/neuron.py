@@ -74,7 +74,7 @@ def scan(
     read = (*inputs.values(), *params.values(), *state.values())
     tracked = torch.is_grad_enabled() and any(t.requires_grad for t in read)
     values, membranes = (_followed if tracked else _plain)(neuron, params, inputs, state, membrane)
-    scale = neuron.signal.unit if neuron.signal.is_event else 1.0 / neuron.substeps
+    scale = neuron.emitted_unit
     return values if scale == 1.0 else values * x.new_tensor(scale), membranes
 
 

@@ -151,6 +151,11 @@ class Graph:
         found = [(self._nodes[b], key[1]) for _, b, key in edges if key[0] == value.index]
         return tuple(sorted(found, key=lambda use: (self._rank[use[0].name], use[1])))
 
+    @property
+    def numerics(self) -> str:
+        """``int`` if any stream holds whole numbers, else ``fp32``."""
+        return "int" if any(v.type.dtype != "float32" for n in self._nodes.values() for v in n.results) else "fp32"
+
     def call(self, node: Node, **run: Any) -> Call:
         """The node's op call: what ``infer``, ``evaluate`` and ``compute`` read."""
         return Call(node.attrs, tuple(o.type for o in node.operands), self.tensors, **run)
@@ -276,6 +281,10 @@ class Graph:
             made[node.name]._operands = tuple(made[o.node.name].results[o.index] for o in node.operands)
             copy._connect(made[node.name])
         return copy
+
+    def become(self, other: Graph) -> None:
+        """Take over all that ``other`` holds, which is not to be used any more: a rewrite that is built beside it."""
+        self.__dict__.update(other.__dict__)
 
     def prune_tensors(self) -> None:
         """Forget tensors that no node refers to."""

@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import cache
 
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.fixed import whole
 from ldsnn_compiler.ir.program import Program
 from ldsnn_compiler.ir.types import REAL, Signal
 
@@ -102,6 +103,10 @@ def templates() -> Mapping[str, Template]:
     return dict(sorted(_TEMPLATES.items()))
 
 
+RUNNING: Mapping[str, int | None] = {"substeps": 1, "fraction": None, "guard": 0}
+"""How a neuron is run, beside its template's settings, and the defaults."""
+
+
 @dataclass(frozen=True)
 class Neuron:
     """A template with values: the attribute of a ``neuron`` node.
@@ -109,15 +114,25 @@ class Neuron:
     ``settings`` holds what differs from the template's defaults, options and parameters alike, as sorted pairs.
     ``substeps`` = r runs the program r times a timestep on the held input and emits the mean of the outputs (``micro``
     retiming).
+
+    ``fraction`` None: real numbers. Else whole numbers (:mod:`ldsnn_compiler.ir.fixed`): charges are whole numbers of a
+    unit that is 2**``guard`` times finer than the input's, ratios multiples of 2**-``fraction``, and what is emitted
+    over the substeps is summed.
     """
 
     template: str
     settings: tuple[tuple[str, Option | Number], ...] = ()
     substeps: int = 1
+    fraction: int | None = None
+    guard: int = 0
 
     def __post_init__(self) -> None:
         if type(self.substeps) is not int or self.substeps < 1:
             raise LdsnnError(f"neuron {self.template!r}: substeps is a whole number from 1, not {self.substeps!r}")
+        if self.fraction is not None and not (type(self.fraction) is int and 0 <= self.fraction <= 30):
+            raise LdsnnError(f"neuron {self.template!r}: fraction is a number of bits to 30, not {self.fraction!r}")
+        if type(self.guard) is not int or not 0 <= self.guard <= (0 if self.fraction is None else 30):
+            raise LdsnnError(f"neuron {self.template!r}: guard is a number of bits of a neuron with a fraction")
 
     @property
     def family(self) -> Template:
@@ -132,8 +147,16 @@ class Neuron:
 
     @property
     def program(self) -> Program:
-        """The program that the options choose."""
-        return _build(self.template, tuple(self.options.items()))
+        """The program that the options choose, rewritten for whole numbers where there is a ``fraction``."""
+        options = tuple(self.options.items())
+        if self.fraction is None:
+            return _build(self.template, options)
+        return _build_whole(self.template, options, self.fraction, self.guard)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it computes whole numbers."""
+        return self.fraction is not None
 
     @property
     def params(self) -> Mapping[str, Number]:
@@ -143,16 +166,23 @@ class Neuron:
 
     @property
     def signal(self) -> Signal:
-        """Type of the emitted values: ``spike_value * count``, mean over the substeps."""
+        """Type of the emitted values: ``spike_value * count``, mean over the substeps; of whole numbers the count."""
         unit = self.params.get("spike_value", 1.0)
         if not self.family.spiking or isinstance(unit, TensorRef) or unit <= 0:
             return REAL
-        return Signal(int(self.options["max_count"]) * self.substeps, unit / self.substeps)
+        return Signal(int(self.options["max_count"]) * self.substeps, unit if self.is_whole else unit / self.substeps)
+
+    @property
+    def emitted_unit(self) -> float:
+        """What the sum over the substeps is multiplied by: of the counts for events, else of the program's output."""
+        if self.signal.is_event:
+            return self.signal.unit
+        return 1.0 if self.is_whole else 1.0 / self.substeps
 
     def with_(self, substeps: int | None = None, **settings: Option | Number) -> Neuron:
         """A copy with some settings replaced."""
         changed = neuron(self.template, **{**dict(self.settings), **settings})
-        return replace(changed, substeps=self.substeps if substeps is None else substeps)
+        return replace(self, settings=changed.settings, substeps=self.substeps if substeps is None else substeps)
 
     def retime(self, r: int | Fraction, levels: int = 1, method: str = "closed", share: float | Fraction = 1) -> Neuron:
         """The neuron that covers r of its former steps in one.
@@ -183,8 +213,9 @@ class Neuron:
 
     def __str__(self) -> str:
         settings = [f"{k}={_text(v)}" for k, v in self.settings]
-        if self.substeps != 1:
-            settings.append(f"substeps={self.substeps}")
+        for name, default in RUNNING.items():
+            if getattr(self, name) != default:
+                settings.append(f"{name}={getattr(self, name)}")
         return f"{self.template}({', '.join(settings)})"
 
 
@@ -234,6 +265,11 @@ def _build(name: str, options: tuple[tuple[str, Option], ...]) -> Program:
         needs = "has an option max_count and its program assigns n, the count"
         raise LdsnnError(f"neuron {name!r}: a spiking template {needs}")
     return made
+
+
+@cache
+def _build_whole(name: str, options: tuple[tuple[str, Option], ...], fraction: int, guard: int) -> Program:
+    return whole(_build(name, options), fraction, guard)
 
 
 def _text(value: Option | Number) -> str:

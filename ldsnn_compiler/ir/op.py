@@ -16,7 +16,7 @@ tensor expression over the same axes. ``kind`` says how it may move in time:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -180,8 +180,12 @@ def per_step_op(
     compute: Callable[..., Any] | None = None,
     weights: tuple[str, ...] = (),
     fan_out: Callable[[Call, int], torch.Tensor | None] | None = None,
+    takes: str | None = None,
+    dtype: str | None = None,
 ) -> OpDef:
     """Declare an op by what it does to one step, ``step(call, *x)`` on ``[B, *shape]``.
+
+    The result has the operands' dtype, or ``dtype``; ``takes`` is the one that they must have, if not any.
 
     Its shape rule is that function run on no samples, or, where that fails, on PyTorch's meta device, whose errors are
     shown; time is folded into the batch.
@@ -191,20 +195,23 @@ def per_step_op(
 
     def infer(call: Call) -> tuple[Stream, ...]:
         first, used = same_time(call), _used(call)
+        if takes not in (None, first.dtype):
+            raise ValueError(f"takes {takes}, not {first.dtype}")
         if (key := _code(call, used)) not in shapes:
             shapes[key] = run_on_nothing(call) or run_on_meta(call, used)
-        return (first.with_(shape=shapes[key], dtype="float32", signal=signal(call)),)
+        return (first.with_(shape=shapes[key], dtype=dtype or first.dtype, signal=signal(call)),)
 
     def run_on_nothing(call: Call) -> tuple[int, ...] | None:
         """A batch of no samples; PyTorch's first use of its meta device imports modules for seconds."""
         try:
             with torch.no_grad():
-                return tuple(step(call, *(torch.empty((0, *t.shape)) for t in call.types)).shape[1:])
+                given = replace(call, tensors=widened(_used(call), torch.float32))
+                return tuple(step(given, *(torch.empty((0, *t.shape)) for t in call.types)).shape[1:])
         except (RuntimeError, IndexError, ValueError):
             return None
 
     def run_on_meta(call: Call, used: Tensors) -> tuple[int, ...]:
-        meta = Call(call.attrs, call.types, {k: v.to("meta") for k, v in used.items()})
+        meta = Call(call.attrs, call.types, {k: v.to("meta") for k, v in widened(used, torch.float32).items()})
         data = [torch.empty((1, *t.shape), device="meta") for t in call.types]
         try:
             return tuple(step(meta, *data).shape[1:])
@@ -221,12 +228,19 @@ def per_step_op(
 
 
 def same_time(call: Call) -> Stream:
-    """The first operand's type; raises if the operands do not share T and dt."""
+    """The first operand's type; raises if the operands do not share T and dt, or are whole numbers only in part."""
     first = call.types[0]
     if any((t.timesteps, t.dt) != (first.timesteps, first.dt) for t in call.types):
         times = ", ".join(f"T={t.timesteps} dt={t.dt}" for t in call.types)
         raise ValueError(f"operands differ in time: {times}; put a resample between them")
+    if any(t.dtype != first.dtype for t in call.types):
+        raise ValueError(f"operands differ in dtype: {', '.join(t.dtype for t in call.types)}; quantize the others")
     return first
+
+
+def widened(tensors: Tensors, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Whole-number tensors as ``dtype``, in which their sums are taken; the others as they are."""
+    return {k: v if v.is_floating_point() else v.to(dtype) for k, v in tensors.items()}
 
 
 def _used(call: Call) -> dict[str, torch.Tensor]:
@@ -252,6 +266,7 @@ def _fan_out_by_gradient(step: Step, weights: tuple[str, ...]) -> Callable[[Call
 
     def gradient(call: Call, operand: int, used: Tensors) -> torch.Tensor:
         names = {call.attrs[w].name for w in weights}  # type: ignore[union-attr]
+        used = widened(used, torch.float32)
         ones = {k: torch.ones_like(v) if k in names else torch.zeros_like(v) for k, v in used.items()}
         x = torch.ones((1, *call.types[operand].shape), requires_grad=True)
         with torch.enable_grad():

@@ -13,7 +13,7 @@ import torch
 
 from ldsnn_compiler.errors import LdsnnError, ParseError, Problem
 from ldsnn_compiler.ir.graph import STAGES, Graph, Node, Value
-from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
+from ldsnn_compiler.ir.neuron import RUNNING, Neuron, TensorRef, neuron
 from ldsnn_compiler.ir.op import Attr, op
 from ldsnn_compiler.ir.placement import Placement
 from ldsnn_compiler.ir.text import VERSION
@@ -281,9 +281,9 @@ def _neuron(line: _Line) -> Neuron:
         return key, _scalar(line)
 
     settings = dict(line.listed(item, "(", ")"))
-    substeps = settings.pop("substeps", 1)
+    running = {key: settings.pop(key) for key in RUNNING if key in settings}
     try:
-        return replace(neuron(name, **settings), substeps=substeps)
+        return replace(neuron(name, **settings), **running)
     except LdsnnError as error:
         line.at = start
         line.fail(str(error))

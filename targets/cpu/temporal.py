@@ -31,7 +31,7 @@ def delay_function(source: Buffer, steps: int, carried: bool, batch: int | None)
 
 
 def readout_function(source: Buffer, mode: str, carried: bool, dt: Fraction, batch: int | None) -> Any:
-    """Mean, largest or last over time; operands x, what is kept if carried, the counter for a carried mean.
+    """Mean, sum, largest or last over time; operands x, what is kept if carried, the counter for a carried mean.
 
     Results: the readout ``[1, N, *shape]`` and what is then kept.
     """
@@ -50,8 +50,8 @@ def readout_function(source: Buffer, mode: str, carried: bool, dt: Fraction, bat
         part = te.compute(shape, lambda u, *i: reduce(x(k + u, *i), axis=k), name="total")
         total = te.compute(shape, lambda *i: join(rest[0](*i), part(*i)), name="kept") if carried else part
         left = [total] if carried else []
-        if mode == "max":
-            return [te.compute(shape, lambda *i: total(*i), name="largest"), *left]
+        if mode in ("max", "sum"):
+            return [te.compute(shape, lambda *i: total(*i), name=mode), *left]
         steps = first_step(rest[1], dt) + length if carried else tirx.const(length, "int32")
         return [te.compute(shape, lambda *i: total(*i) / tirx.Cast("float32", steps), name="mean"), *left]
 

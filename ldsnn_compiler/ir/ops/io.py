@@ -44,7 +44,8 @@ def _input_infer(call: Call) -> tuple[Stream, ...]:
 def _constant_infer(call: Call) -> tuple[Stream, ...]:
     value = call.tensor("value")
     assert value is not None
-    return (Stream(value.shape[0], call["dt"], tuple(value.shape[1:])),)
+    dtype = "float32" if value.is_floating_point() else "int32"
+    return (Stream(value.shape[0], call["dt"], tuple(value.shape[1:]), dtype),)
 
 
 def _constant(call: Call) -> tuple[torch.Tensor, ...]:

@@ -54,6 +54,23 @@ def scale(call: Call, x: Tensor) -> Tensor:
     return _elementwise(x, lambda v, i: v * (_f32(call["factor"]) if by is None else _broadcast(by, i)), "scale")
 
 
+def quantize(call: Call, x: Tensor) -> Tensor:
+    """The nearest whole multiple of ``scale``, half up, within bounds."""
+    tirx, scale = _tirx(), _f32(call["scale"])
+    low, high = _f32(call["low"]), _f32(call["high"])
+
+    def nearest(v: Expr, i: tuple[Expr, ...]) -> Expr:
+        return tirx.min(tirx.max(tirx.floor(tirx.Div(v, scale) + _f32(0.5)), low), high)
+
+    return _elementwise(x, nearest, "quantize")
+
+
+def dequantize(call: Call, x: Tensor) -> Tensor:
+    """``scale * x``, by a number, per channel or per element."""
+    by = _tensor(call, "by")
+    return _elementwise(x, lambda v, i: v * (_f32(call["scale"]) if by is None else _broadcast(by, i)), "dequantize")
+
+
 def add(call: Call, *data: Tensor) -> Tensor:
     """Left to right, as the reference adds."""
 
@@ -353,13 +370,15 @@ def resample(call: Call, x: Tensor) -> Tensor:
         r = int(ratio)
         k = te.reduce_axis((0, r), name="k")
         total = te.compute((steps // r, *x.shape[1:]), lambda t, *i: te.sum(x(t * r + k, *i), axis=k), name="total")
-        return _elementwise(total, lambda v, i: v / _f32(r), "mean")
+        return total if call["mode"] == "sum" else _elementwise(total, lambda v, i: v / _f32(r), "mean")
     made = int(steps / ratio)
     k = te.reduce_axis((0, steps), name="k")
 
+    whole = steps / ratio.numerator if call["mode"] == "sum" else steps
+
     def share(t: Expr) -> Expr:
         low, high = tirx.max(t * steps, k * made), tirx.min((t + 1) * steps, (k + 1) * made)
-        return tirx.max(high - low, 0).astype("float64") / tirx.const(float(steps), "float64")
+        return tirx.max(high - low, 0).astype("float64") / tirx.const(float(whole), "float64")
 
     return te.compute(
         (made, *x.shape[1:]), lambda t, *i: te.sum(share(t).astype("float32") * x(k, *i), axis=k), name="resample"

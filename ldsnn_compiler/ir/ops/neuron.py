@@ -20,8 +20,10 @@ def _infer(call: Call) -> tuple[Stream, ...]:
     for name, value in neuron.params.items():
         if isinstance(value, TensorRef):
             _check_param(name, call.tensors[value.name], source)
-    spikes = source.with_(dtype="float32", signal=neuron.signal)
-    return (spikes, source.with_(dtype="float32", signal=REAL)) if call["membrane"] else (spikes,)
+    if (source.dtype != "float32") != neuron.is_whole:
+        raise ValueError(f"the neuron computes {'whole' if neuron.is_whole else 'real'} numbers, not {source.dtype}")
+    spikes = source.with_(signal=neuron.signal)
+    return (spikes, source.with_(signal=REAL)) if call["membrane"] else (spikes,)
 
 
 def _check_param(name: str, value: torch.Tensor, source: Stream) -> None:

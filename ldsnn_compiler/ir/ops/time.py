@@ -26,14 +26,16 @@ def _resample_infer(call: Call) -> tuple[Stream, ...]:
         raise ValueError(f"{source.duration} base steps do not divide into steps of {dt}")
     if call["mode"] == "repeat" and (source.dt / dt).denominator != 1:
         raise ValueError(f"repeat needs a whole ratio, {source.dt} into {dt} is not one; use mean")
-    return (source.with_(timesteps=int(steps), dt=dt, signal=_resample_signal(source, dt)),)
+    return (source.with_(timesteps=int(steps), dt=dt, signal=_resample_signal(source, dt, call["mode"] == "sum")),)
 
 
-def _resample_signal(source: Stream, dt: Fraction) -> Signal:
+def _resample_signal(source: Stream, dt: Fraction, is_sum: bool) -> Signal:
     """Held events stay what they are; the mean of r event frames is their summed count in units of ``unit / r``."""
     signal, r = source.signal, dt / source.dt
     if signal.levels is None or (1 / r).denominator == 1:
         return signal
+    if is_sum:
+        return Signal(signal.levels * r.numerator, signal.unit)
     return Signal(signal.levels * int(r), signal.unit / int(r)) if r.denominator == 1 else REAL
 
 
@@ -43,9 +45,13 @@ def _resample(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (x,)
     if (1 / ratio).denominator == 1:
         return (x.repeat_interleave(int(1 / ratio), dim=0),)
+    is_sum = call["mode"] == "sum"
     if ratio.denominator == 1:
-        return (x.unflatten(0, (-1, int(ratio))).sum(1) / int(ratio),)
+        total = x.unflatten(0, (-1, int(ratio))).sum(1)
+        return (total if is_sum else total / int(ratio),)
     weights = resample_weights(x.shape[0], int(x.shape[0] / ratio)).to(x)
+    if is_sum:
+        weights = (weights * ratio.numerator).round()
     return (torch.tensordot(weights, x, dims=1),)
 
 
@@ -81,6 +87,8 @@ def _delay(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def _readout_infer(call: Call) -> tuple[Stream, ...]:
     source = call.types[0]
     signal = REAL if call["mode"] == "mean" else source.signal
+    if call["mode"] == "sum" and signal.levels is not None:
+        signal = Signal(signal.levels * source.timesteps, signal.unit)
     return (source.with_(timesteps=1, dt=source.duration, signal=signal),)
 
 
@@ -95,17 +103,18 @@ def _readout(call: Call, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         call.state["kept"] = value if kept is None else torch.maximum(kept, value)
         return (call.state["kept"],)
     call.state["kept"] = call.state.get("kept", 0.0) + x.sum(0, keepdim=True)
-    return (call.state["kept"] / steps,)
+    return (call.state["kept"] if call["mode"] == "sum" else call.state["kept"] / steps,)
 
 
 RESAMPLE = register(
     OpDef(
         "resample",
         "steps of dt base steps each; mean: area average of the input over each step; "
-        "repeat: each value held (dt divides)",
+        "repeat: each value held (dt divides); sum: the mean times the numerator of dt over the input's, "
+        "so that whole numbers stay whole",
         "time",
         (1, 1),
-        {"dt": Attr(Fraction), "mode": Attr(str, "mean", values=("mean", "repeat"))},
+        {"dt": Attr(Fraction), "mode": Attr(str, "mean", values=("mean", "repeat", "sum"))},
         _resample_infer,
         _resample,
         compute=lowered.resample,
@@ -137,10 +146,10 @@ DELAY = register(
 READOUT = register(
     OpDef(
         "readout",
-        "one value for the whole run: mean, largest or last over time",
+        "one value for the whole run: mean, sum, largest or last over time",
         "time",
         (1, 1),
-        {"mode": Attr(str, "mean", values=("mean", "max", "last"))},
+        {"mode": Attr(str, "mean", values=("mean", "max", "last", "sum"))},
         _readout_infer,
         _readout,
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
@@ -32,10 +32,22 @@ from ldsnn_compiler.targets.build import build
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Plan
 
+if TYPE_CHECKING:
+    from ldsnn_compiler.targets.c import CBundle
+
 #: what happens to a traced graph; ``assign-timesteps`` takes the schedule, ``select-kernels`` target and densities
 DEFAULT_PIPELINE = default_pipeline()
 
 Progress = Callable[[str, float], None]
+
+
+def _silent(what: str, share: float) -> None:
+    """Progress that nobody wants to hear of."""
+
+
+def _building(progress: Progress) -> Callable[[str, int, int], None]:
+    """Progress of building, which counts functions, as a part of the whole."""
+    return lambda what, done, total: progress(what, 0.1 + 0.5 * done / total)
 
 
 def compile(
@@ -61,6 +73,56 @@ def compile(
     ``tuned`` says whether loop structures that :func:`ldsnn_compiler.tune` has measured on this board are used, or in
     which database they are; they change no result.
     """
+    prepared = prepare(
+        graph, schedule, target, batch=batch, threads=threads, pipeline=pipeline, density=density,
+        instruments=instruments, progress=progress, tuned=tuned,
+    )  # fmt: skip
+    return assemble(prepared.graph, prepared.settings, prepared.seconds, progress or _silent)
+
+
+def compile_c(
+    graph: Graph,
+    schedule: Schedule | str | Path | None = None,
+    target: str | Board = "native",
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> CBundle:
+    """Compile to plain C, on one core: objects and sources that need no run time (:mod:`ldsnn_compiler.targets.c`).
+
+    ``name`` (default: the graph's) begins all names in C. ``options`` are those of :func:`compile`; the batch is fixed.
+    """
+    from ldsnn_compiler.targets.c import c_bundle
+
+    prepared = prepare(graph, schedule, target, progress=progress, **{**options, "threads": 1})
+    tell = _building(progress or _silent)
+    return c_bundle(prepared.graph, prepared.settings, prepared.seconds, tell, name)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph that has been through the passes, how, and the seconds that this took."""
+
+    graph: Graph
+    settings: Settings
+    seconds: Mapping[str, float]
+
+
+def prepare(
+    graph: Graph,
+    schedule: Schedule | str | Path | None = None,
+    target: str | Board = "native",
+    *,
+    batch: int | None = 1,
+    threads: int | None = None,
+    pipeline: str | None = None,
+    density: Mapping[str, float] | None = None,
+    instruments: Sequence[Instrument] = (),
+    progress: Progress | None = None,
+    tuned: bool | Path = True,
+) -> Prepared:
+    """What :func:`compile` does before there is code, with its options: the passes, on a copy of the graph."""
     if batch is not None and batch < 1:
         raise LdsnnError(f"a batch is at least 1 (None leaves it open), not {batch}")
     if threads is not None and threads < 1:
@@ -69,35 +131,30 @@ def compile(
     machine = board(target)
     here = machine.cores if machine.is_foreign else min(machine.cores, thread_pool.available())
     machine = replace(machine, cores=threads or here)
-    tell = progress or (lambda what, share: None)
     chosen = Schedule.read(schedule) if isinstance(schedule, str | Path) else schedule
     usual = default_pipeline(stage=graph.stage)
     given = with_schedule(parse_pipeline(usual if pipeline is None else pipeline), chosen)
     passes = [_completed(p, machine, density) for p in given]
     started = perf_counter()
-    tell("passes", 0.0)
+    (progress or _silent)("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)
     text = None if chosen is None else chosen.text()
     tunings = _tunings(lowered, machine, batch, density, tuned)
     settings = Settings(machine, batch, machine.cores, "fp32", pipeline_text(passes), text, tunings)
-    return assemble(lowered, settings, {"passes": round(perf_counter() - started, 3)}, tell)
+    return Prepared(lowered, settings, {"passes": round(perf_counter() - started, 3)})
 
 
 def assemble(
     graph: Graph,
     settings: Settings,
     seconds: Mapping[str, float] = MappingProxyType({}),
-    progress: Progress = lambda what, share: None,
+    progress: Progress = _silent,
     device: Device | None = None,
 ) -> Compiled:
     """Lower and build a graph that has been through the passes. ``seconds`` are those spent before, for the report."""
     started = perf_counter()
     plans = [plan(graph, settings.board, entry, settings.tunings) for entry in ENTRIES]
-
-    def tell(what: str, done: int, total: int) -> None:
-        progress(what, 0.1 + 0.5 * done / total)
-
-    module = build(plans, settings.board, settings.batch, settings.threads, tell)
+    module = build(plans, settings.board, settings.batch, settings.threads, _building(progress))
     taken = {**seconds, "lower_and_build": round(perf_counter() - started, 3)}
     progress("loading", 0.95)
     library = Library(module, board=settings.board)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -33,8 +35,15 @@ from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
 if TYPE_CHECKING:
     from ldsnn_compiler.ir.graph import Graph
     from ldsnn_compiler.runtime import Compiled
+    from ldsnn_compiler.targets.c import CBundle
 
-Out = Annotated[Path | None, typer.Option("-o", "--output", help="bundle folder; default NAME.ldsnn")]
+Out = Annotated[Path | None, typer.Option("-o", "--output", help="bundle folder; default NAME.ldsnn, or NAME for C")]
+Format = Annotated[
+    Literal["tvm", "c"],
+    typer.Option("--format", help="tvm: for this package and TVM's run time; c: objects and sources for C programs"),
+]
+Name = Annotated[str | None, typer.Option("--name", help="with --format c: what all names in C begin with")]
+Built = TypeVar("Built")
 DENSITY_SAMPLES = 16
 """Calibration samples on which densities are measured for the choice of kernels."""
 
@@ -56,20 +65,44 @@ def compile(
     pipeline: Pipeline = None,
     dump_dir: DumpDir = None,
     time_passes: TimePasses = False,
+    format: Format = "tvm",
+    name: Name = None,
 ) -> Answer:
     """Compile a model for a target and write the bundle; with --data kernels are chosen by measured densities."""
-    from ldsnn_compiler.runtime.bundle import check_free
+    from ldsnn_compiler.runtime.folder import check_free
 
     size = parse_batch(batch)
+    _check_format(format, name, threads)
     if output is not None:
         check_free(output)
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
-    compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes)
-    path = output or Path(f"{graph.name}.ldsnn")
-    compiled.save(path)
+    path = output or Path(f"{graph.name}.ldsnn" if format == "tvm" else name or graph.name)
+    check_free(path)
+    compiled: Compiled | CBundle
+    if format == "c":
+        compiled = compile_to_c(graph, schedule, target, size, name, data, pipeline, dump_dir, time_passes)
+        compiled.save(path, _example(graph, data, size))
+    else:
+        compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes)
+        compiled.save(path)
     found = summary(compiled, path)
     lines = [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in found.items()]
     return Answer(found, ("\n".join(lines),))
+
+
+def _check_format(format: str, name: str | None, threads: int | None) -> None:
+    if format == "tvm" and name is not None:
+        raise typer.BadParameter("only with --format c", param_hint="--name")
+    if format == "c" and threads is not None:
+        raise typer.BadParameter("networks in C run on the thread that calls them", param_hint="--threads")
+
+
+def _example(graph: Graph, data: str | None, batch: int | None) -> tuple[Any, ...] | None:
+    """The first samples of the data, for the example of a C bundle."""
+    from ldsnn_compiler.evaluate import full_layout
+
+    given = open_data(data)
+    return None if given is None else (full_layout(graph, given.calibration[0][:batch]),)
 
 
 def compile_graph(
@@ -78,6 +111,26 @@ def compile_graph(
 ) -> Compiled:  # fmt: skip
     """Compile with what the command line gives; progress goes to stderr."""
     from ldsnn_compiler.driver import compile as compile_
+
+    compiler = partial(compile_, batch=batch, threads=threads)
+    return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes)
+
+
+def compile_to_c(
+    graph: Graph, schedule: Path | None, target: str, batch: int | None, name: str | None, data: str | None,
+    pipeline: str | None = None, dump_dir: Path | None = None, time_passes: bool = False,
+) -> CBundle:  # fmt: skip
+    """The same for a C bundle."""
+    from ldsnn_compiler.driver import compile_c
+
+    compiler = partial(compile_c, batch=batch, name=name)
+    return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes)
+
+
+def _compiled_by(
+    compiler: Callable[..., Built], graph: Graph, schedule: Path | None, target: str, data: str | None,
+    pipeline: str | None, dump_dir: Path | None, time_passes: bool,
+) -> Built:  # fmt: skip
     from ldsnn_compiler.evaluate import measured_density
     from ldsnn_compiler.pipeline import parse_pipeline
     from ldsnn_compiler.schedule import Schedule
@@ -92,10 +145,9 @@ def compile_graph(
         note("measuring densities")
         density = measured_density(graph, given.calibration[0][:DENSITY_SAMPLES], chosen)
     instruments, report = pass_instruments(dump_dir, time_passes)
-    compiled = compile_(
-        graph, chosen, target, batch=batch, threads=threads, pipeline=pipeline, density=density,
-        instruments=instruments, progress=_progress(),
-    )  # fmt: skip
+    compiled = compiler(
+        graph, chosen, target, pipeline=pipeline, density=density, instruments=instruments, progress=_progress()
+    )
     report()
     return compiled
 
@@ -113,7 +165,7 @@ def _progress() -> Any:
     return tell
 
 
-def summary(compiled: Compiled, path: Path) -> dict[str, Any]:
+def summary(compiled: Compiled | CBundle, path: Path) -> dict[str, Any]:
     """What was compiled, and where it is."""
     from ldsnn_compiler.schedule import neuron_layers
 
@@ -134,10 +186,13 @@ def summary(compiled: Compiled, path: Path) -> dict[str, Any]:
         "kernels": kernels,
         "compile_seconds": compiled.report["compile_seconds"],
         "granule": compiled.graph.granule,
+        **({"memory": compiled.report["memory"]} if "memory" in compiled.report else {}),
     }
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(f"\n  {row['bytes']:>9} bytes  {row['what']}" for row in value)
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
     return "any" if value is None else str(value)

@@ -29,6 +29,10 @@ def _missing_chromium() -> str:
     return "" if any(shutil.which(name) for name in names) else f"none on PATH: {', '.join(names)}"
 
 
+def _missing_cmake() -> str:
+    return "" if shutil.which("cmake") else "not on PATH: cmake"
+
+
 def _missing_shared_data() -> str:
     return "" if data_folder().is_dir() else "no data folder: set LDSNN_DATA"
 
@@ -49,6 +53,7 @@ MISSING: dict[str, Callable[[], str]] = {
     "onnxruntime": _missing_package("onnxruntime", "onnx", "onnxscript"),
     "unicorn": _missing_package("unicorn", "elftools"),
     "chromium": _missing_chromium,
+    "cmake": _missing_cmake,
 }
 """Marker to a function that says what is missing for it, or "" when nothing is."""
 

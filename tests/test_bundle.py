@@ -17,7 +17,7 @@ from target_harness import assert_equal, compiled
 
 from ldsnn_compiler.errors import BundleError
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.runtime import bundle, load
+from ldsnn_compiler.runtime import folder, load
 from ldsnn_compiler.schedule import Schedule
 
 
@@ -125,7 +125,7 @@ def _rewritten(path: Path, change: Callable[[dict[str, Any]], None], sealed: boo
     manifest = json.loads((path / "manifest.json").read_text())
     change(manifest)
     if sealed:
-        manifest["sha256"] = bundle._seal(manifest)
+        manifest["sha256"] = folder.seal(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -167,7 +167,7 @@ def test_weights_of_another_network_are_refused(copy: Path) -> None:
     path = copy / "weights.safetensors"
     changed = save({name: value + 1 for name, value in read(path.read_bytes()).items()})
     path.write_bytes(changed)
-    _rewritten(copy, lambda m: m["files"].update({path.name: bundle._entry(changed)}), sealed=True)
+    _rewritten(copy, lambda m: m["files"].update({path.name: folder.entry(changed)}), sealed=True)
     refused(copy, "its graph cannot be read: .*differs from its hash")
 
 

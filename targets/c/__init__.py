@@ -6,7 +6,7 @@ is planned here. :func:`c_bundle` is the way in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from types import MappingProxyType
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.targets.c.bundle import CBundle
+from ldsnn_compiler.targets.c.bundle import CBundle, memory_table
 from ldsnn_compiler.targets.c.network import Network, Progress, network
 from ldsnn_compiler.targets.lower import plan
+from ldsnn_compiler.targets.plan import Kernel
 
 if TYPE_CHECKING:
     from ldsnn_compiler.runtime.compiled import Settings
@@ -46,9 +47,16 @@ def c_bundle(
     return CBundle(made, alone, _report(plans["run"].kernels, taken, made))
 
 
-def _report(kernels: Any, seconds: Mapping[str, float], net: Network) -> dict[str, Any]:
+def _report(kernels: Sequence[Kernel], seconds: Mapping[str, float], net: Network) -> dict[str, Any]:
+    """What the compiler tells: the memory that the network needs and where its state lies, too."""
     return {
         "compile_seconds": dict(seconds),
         "kernels": len(net.objects.scratch),
         "calls": [{"name": k.name, "nodes": list(k.nodes)} for k in kernels],
+        "memory": memory_table(net),
+        "arena": {e: {"bytes": x.arena, "without_sharing": x.unshared} for e, x in net.entries.items()},
+        "state": [
+            {"node": h.node, "variable": h.variable, "dtype": h.dtype, "shape": list(h.shape), "offset": h.offset}
+            for h in net.state
+        ],
     }

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.runtime.folder import header, write_folder, write_manifest
 from ldsnn_compiler.targets.c.memory import ALIGNMENT
 from ldsnn_compiler.targets.c.network import Network
@@ -48,6 +49,11 @@ class CBundle:
     settings: Settings
     report: Mapping[str, Any]
 
+    @property
+    def graph(self) -> Graph:
+        """The graph as it was lowered."""
+        return self.network.graph
+
     def save(self, path: str | Path, example: Sequence[torch.Tensor] | None = None) -> None:
         """Write the folder; ``example`` are inputs ``[T, N, *shape]``, default are random numbers from 0 to 1.
 
@@ -70,22 +76,12 @@ class CBundle:
             f"{net.name}_weights.bin": net.weights_file(),
             "example_input.bin": _flat(inputs),
             "example_output.bin": _flat(_interpreted(net, inputs)),
-            "report.json": (json.dumps(self.full_report(), indent=1) + "\n").encode(),
+            "report.json": (json.dumps(self.report, indent=1) + "\n").encode(),
         }
-
-    def full_report(self) -> dict[str, Any]:
-        """What the compiler tells, with the memory that the network needs and where its state lies."""
-        net = self.network
-        shared = {e: {"arena": x.arena, "without_sharing": x.unshared} for e, x in net.entries.items()}
-        state = [
-            {"node": h.node, "variable": h.variable, "dtype": h.dtype, "shape": list(h.shape), "offset": h.offset}
-            for h in net.state
-        ]
-        return {**self.report, "memory": memory_table(net), "arena_bytes": shared, "state": state}
 
 
 def memory_table(net: Network) -> list[dict[str, Any]]:
-    """Rows (what, bytes, where) of the RAM and flash that the network needs."""
+    """Rows (what, bytes, where) of the RAM and flash that a network needs."""
     code = net.objects.file
     external = sum(prod(p.shape) * np.dtype(p.dtype).itemsize for p in (*net.inputs, *net.outputs))
     ram, flash = "RAM, the context", "flash, or RAM if read from a file"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from ldsnn_compiler.targets.boards import Board
-from ldsnn_compiler.targets.plan import Plan
+from ldsnn_compiler.targets.plan import Kernel, Plan
 
 Progress = Callable[[str, int, int], None]
 
@@ -25,6 +25,14 @@ def build(
     if progress:
         progress("machine code", 1, 1)
     return tvm.compile(module, target=board.target(threads))
+
+
+def kernel_library(kernels: Mapping[str, Kernel], board: Board, batch: int | None, threads: int) -> Any:
+    """Compile kernels alone, each as a function of its name in the mapping. Gives TVM's executable."""
+    import tvm
+
+    functions = {name: kernel.build(batch).with_attr("global_symbol", name) for name, kernel in kernels.items()}
+    return tvm.compile(tvm.IRModule(functions), target=board.target(threads))
 
 
 def relax_module(plans: Sequence[Plan], batch: int | None, progress: Progress | None = None) -> Any:

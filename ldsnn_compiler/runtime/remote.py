@@ -85,6 +85,8 @@ class Remote:
         self.address, self._session = address, session
         self._numbers = count()
 
+    is_here = False
+
     @property
     def name(self) -> str:
         return str(self.address)
@@ -129,6 +131,12 @@ class Remote:
                 return list(vm.get_outputs(entry))
 
         return call
+
+    def times(self, vm: Any, entry: str, arguments: Sequence[Any], repeats: int) -> list[float]:
+        with self.talking("timing"):
+            vm.set_input(entry, *arguments)
+            evaluate = vm.time_evaluator("invoke_stateful", self.place, number=1, repeat=repeats)
+            return list(evaluate(entry).results)
 
     def put(self, x: torch.Tensor) -> Any:
         import tvm

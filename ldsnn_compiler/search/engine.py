@@ -24,7 +24,7 @@ from ldsnn_compiler.runtime import data, threads
 from ldsnn_compiler.search.evaluate import FOLD, OPTIMISE, Engine, InterpreterRunner, Runner
 from ldsnn_compiler.search.tally import Tally
 from ldsnn_compiler.targets.boards import Board, board
-from ldsnn_compiler.targets.build import symbols
+from ldsnn_compiler.targets.build import kernel_library, symbols
 from ldsnn_compiler.targets.cpu import forms
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Kernel, Plan
@@ -90,12 +90,7 @@ class CompiledEngine:
         return [self._made[k.key] for k in wanted.kernels]
 
     def _compiled(self, kernels: Mapping[str, Kernel]) -> dict[Hashable, Function]:
-        import tvm
-
-        module = tvm.IRModule(
-            {name: k.build(self.batch).with_attr("global_symbol", name) for name, k in kernels.items()}
-        )
-        library = tvm.compile(module, target=self.board.target(self.board.cores)).mod
+        library = kernel_library(kernels, self.board, self.batch, self.board.cores).mod
         return {kernel.key: library[name] for name, kernel in kernels.items()}
 
 

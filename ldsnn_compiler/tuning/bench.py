@@ -19,9 +19,10 @@ import torch
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.runtime.compiled import Compiled
-from ldsnn_compiler.runtime.device import Device
+from ldsnn_compiler.runtime.device import Device, kernel_times
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.remote import ConnectionLost
+from ldsnn_compiler.targets.build import kernel_library
 from ldsnn_compiler.targets.cpu.kernels import Tuning
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Buffer
@@ -29,12 +30,8 @@ from ldsnn_compiler.tuning.database import Comparison
 from ldsnn_compiler.tuning.operands import operand, types_of
 from ldsnn_compiler.tuning.regions import Region
 
-LEAST_MS = 2
-"""A warm time is the mean over so many milliseconds of calls."""
 COLD_CALLS = 3
 """A cold time is the median of so many calls, the caches flushed before each."""
-FLUSH = "cache_flush_cpu_non_first_arg"
-"""TVM's function that flushes a call's arguments from the caches, all but the first: inputs are warm in a network."""
 SYMBOL = "region"
 
 
@@ -49,7 +46,8 @@ class Loaded:
 
     def outputs(self) -> list[torch.Tensor]:
         """What one call computes."""
-        self.module[SYMBOL](*self.arguments, *self.results)
+        with self.device.talking("running a region"):
+            self.module[SYMBOL](*self.arguments, *self.results)
         return [self.device.get(y).clone() for y in self.results]
 
 
@@ -65,10 +63,9 @@ class Bench(Protocol):
 
 
 def timed(loaded: Loaded, cold: bool) -> float:
-    """By TVM's own loop on the device, so that no network is in the time."""
-    options: dict[str, Any] = {"repeat": COLD_CALLS, "f_preproc": FLUSH} if cold else {"min_repeat_ms": LEAST_MS}
-    evaluate = loaded.module.time_evaluator(SYMBOL, loaded.device.place, number=1, **options)
-    return float(median(evaluate(*loaded.arguments, *loaded.results).results)) * 1e3
+    """On the device, see :func:`~ldsnn_compiler.runtime.device.kernel_times`."""
+    arguments, calls = (*loaded.arguments, *loaded.results), COLD_CALLS if cold else 1
+    return median(kernel_times(loaded.device, loaded.module, SYMBOL, arguments, calls, cold)) * 1e3
 
 
 class DeviceBench:
@@ -103,13 +100,10 @@ class DeviceBench:
         return self._usual[region.key]
 
     def _loaded(self, region: Region, tuning: Tuning) -> Loaded:
-        import tvm
-
         graph, settings, device = self._network.graph, self._network.settings, self._network.device
         made = plan(graph, settings.board, region.entry, {region.key: tuning})
         kernel, batch = made.kernels[region.index], settings.batch or 1
-        function = kernel.build(settings.batch).with_attr("global_symbol", SYMBOL)
-        built = tvm.compile(tvm.IRModule({SYMBOL: function}), target=settings.board.target(settings.threads))
+        built = kernel_library({SYMBOL: kernel}, settings.board, settings.batch, settings.threads)
         random = np.random.default_rng(zlib.crc32(region.key.encode()))
         given = [operand(made, name, self._types, region.density, random, batch) for name in kernel.operands]
         rubbish = [_rubbish(made.buffers[name], batch) for name in kernel.results]

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from ldsnn_compiler.ir.verify import verify as verify
     from ldsnn_compiler.runtime import Compiled as Compiled
     from ldsnn_compiler.runtime import load as load
+    from ldsnn_compiler.runtime.remote import connect as connect
     from ldsnn_compiler.schedule import Schedule as Schedule
     from ldsnn_compiler.search.optimize import optimize as optimize
+    from ldsnn_compiler.tuning.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -34,12 +36,14 @@ __all__ = [
     "Interpreter",
     "Schedule",
     "compile",
+    "connect",
     "convert",
     "count_work",
     "load",
     "optimize",
     "read",
     "trace",
+    "tune",
     "verify",
     "write",
 ]
@@ -51,12 +55,14 @@ _PUBLIC = {
     "Interpreter": ("interp.module", "Interpreter"),
     "Schedule": ("schedule", "Schedule"),
     "compile": ("driver", "compile"),
+    "connect": ("runtime.remote", "connect"),
     "convert": ("frontend.conversion", "convert"),
     "count_work": ("interp.work", "count_work"),
     "load": ("runtime", "load"),
     "optimize": ("search.optimize", "optimize"),
     "read": ("files", "read"),
     "trace": ("frontend", "trace"),
+    "tune": ("tuning.tune", "tune"),
     "verify": ("ir.verify", "verify"),
     "write": ("files", "write"),
 }

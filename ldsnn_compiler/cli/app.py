@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typer
 
-from ldsnn_compiler.cli import bench, check, compile, demo, exchange, execute, listing, look, optimize, report
+from ldsnn_compiler.cli import bench, check, compile, demo, exchange, execute, listing, look, optimize, report, tune
 from ldsnn_compiler.cli.common import command
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for _function in (
     exchange.export,
     compile.compile,
     optimize.optimize,
+    tune.tune,
     execute.run,
     execute.profile,
     look.inspect,

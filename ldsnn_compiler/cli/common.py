@@ -50,6 +50,10 @@ DumpDir = Annotated[Path | None, typer.Option("--dump-dir", help="write the IR t
 TimePasses = Annotated[bool, typer.Option("--time-passes", help="print how long every pass took")]
 Shape = Annotated[str | None, typer.Option("--shape", help="shape of one sample, such as 1,8,8, if there is no data")]
 Sequence = Annotated[bool, typer.Option("--sequence", help="samples are [T, ...] and the model takes [T, N, ...]")]
+Rpc = Annotated[
+    str | None,
+    typer.Option("--rpc", metavar="HOST:PORT,KEY", help="on the board behind this RPC server or tracker of TVM's"),
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="use only the first samples of the data")]
 
 

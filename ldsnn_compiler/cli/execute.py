@@ -18,6 +18,7 @@ from ldsnn_compiler.cli.common import (
     Limit,
     Model,
     Pipeline,
+    Rpc,
     ScheduleFile,
     Sequence,
     Shape,
@@ -72,6 +73,7 @@ def run(
     pipeline: Pipeline = None,
     limit: Limit = None,
     repeats: Repeats = 20,
+    rpc: Rpc = None,
 ) -> Answer:
     """Run a model on the report split: accuracy, agreement with the original model, work, latency."""
     from ldsnn_compiler.results import Report, machine_name
@@ -87,6 +89,8 @@ def run(
     x, y = (part[:limit] if part is not None else None for part in given.report)
     assert x is not None
     if interpreter:
+        if rpc is not None:
+            raise LdsnnError(Problem("boards run compiled code, not the interpreter", where="--rpc"))
         _use_threads(threads)
         graph = open_graph(options)
         if schedule is not None or pipeline is not None:
@@ -94,7 +98,7 @@ def run(
         reference = _reference(original, x, graph, asked)
         found, used, board = [_interpreted(graph, x, y, reference)], _torch_threads(), "interpreter"
     else:
-        compiled = _compiled(options, schedule, target, size, threads, pipeline)
+        compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
         reference = _reference(original, x, compiled.graph, asked)
         found = [_compiled_row(compiled, x, y, reference, work, repeats)]
         used, board = compiled.settings.threads, compiled.settings.board.name
@@ -142,11 +146,15 @@ def _compiled_row(
 
 
 def _latency(compiled: Compiled, x: Tensor, repeats: int) -> Latency:
-    """Of one call with a full batch (one sample where the batch is open)."""
-    from ldsnn_compiler.evaluate import user_layout
-    from ldsnn_compiler.results import measure
+    """Of one call with a full batch (one sample where the batch is open); on a board without the way there."""
+    from ldsnn_compiler.evaluate import full_layout, user_layout
+    from ldsnn_compiler.results import Latency, measure
 
-    one = user_layout(compiled.graph, _filled(x, compiled.settings.batch or 1))
+    filled = _filled(x, compiled.settings.batch or 1)
+    if not compiled.device.is_here:
+        _, arguments = compiled.bound(full_layout(compiled.graph, filled))
+        return Latency(tuple(s * 1e3 for s in compiled.device.times(compiled.vm, "run", arguments, repeats)))
+    one = user_layout(compiled.graph, filled)
     return measure({"call": lambda: compiled(one)}, repeats)["call"]
 
 
@@ -171,11 +179,14 @@ def _reference(original: ModelOptions, x: Tensor, graph: Graph, asked: bool) -> 
     return module_scores(module, x, graph)
 
 
-def _compiled(
-    options: ModelOptions, schedule: Path | None, target: str, batch: int | None, threads: int | None,
+def compiled_on(
+    rpc: str | None, options: ModelOptions, schedule: Path | None, target: str, batch: int | None, threads: int | None,
     pipeline: str | None,
 ) -> Compiled:  # fmt: skip
-    """The bundle, or the model compiled now."""
+    """The bundle, or the model compiled now, here or on the board at ``rpc``."""
+    from ldsnn_compiler.runtime.remote import connect
+
+    device = connect(rpc) if rpc is not None else None  # before the long work
     if kind_of(options.model) == "bundle":
         from ldsnn_compiler.runtime import load
 
@@ -188,8 +199,9 @@ def _compiled(
             hint = "compile the model again"
             names = (name for name, is_given in given.items() if is_given)
             raise LdsnnError([Problem("a bundle is compiled already", where=name, hint=hint) for name in names])
-        return load(options.model)
-    return compile_graph(open_graph(options), schedule, target, batch, threads, options.data, pipeline)
+        return load(options.model, device)
+    compiled = compile_graph(open_graph(options), schedule, target, batch, threads, options.data, pipeline)
+    return compiled if device is None else compiled.on(device)
 
 
 def profile(
@@ -207,6 +219,7 @@ def profile(
     sequence: Sequence = False,
     pipeline: Pipeline = None,
     repeats: Repeats = 20,
+    rpc: Rpc = None,
 ) -> Answer:
     """Say where the time goes: per region time, density, synaptic updates and neurons evaluated, on the first
     samples."""
@@ -216,7 +229,7 @@ def profile(
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
     given = open_data(data, "profile")
     assert given is not None
-    compiled = _compiled(options, schedule, target, size, threads, pipeline)
+    compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
     one = user_layout(compiled.graph, _filled(given.report[0], compiled.settings.batch or 1))
     found = compiled.profile(one, repeats=repeats)
     whole = f"a call of batch {compiled.settings.batch or 1}: {found.latency_ms:.3f} ms, "

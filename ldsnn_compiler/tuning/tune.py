@@ -166,10 +166,12 @@ def _rebuilt(network: Compiled, won: dict[str, Tuning], rows: Sequence[Row], pat
     """The network with what won, held against what the rules of thumb make of it."""
     from ldsnn_compiler.driver import assemble
 
-    usual, tuned = (
-        assemble(network.graph, replace(network.settings, tunings=tunings), device=network.device)
-        for tunings in ({}, won)
-    )
+    def built(tunings: dict[str, Tuning]) -> Compiled:
+        same = tunings == network.settings.tunings
+        settings = replace(network.settings, tunings=tunings)
+        return network if same else assemble(network.graph, settings, device=network.device)
+
+    usual, tuned = built({}), built(won)
     given = _example(network)
     for a, b in zip(usual.run(*given), tuned.run(*given), strict=True):
         if not torch.equal(a, b):

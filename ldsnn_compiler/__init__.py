@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ldsnn_compiler.driver import compile as compile
+    from ldsnn_compiler.events import Binning as Binning
+    from ldsnn_compiler.events import EventStream as EventStream
+    from ldsnn_compiler.events import frames as frames
     from ldsnn_compiler.files import read as read
     from ldsnn_compiler.files import write as write
     from ldsnn_compiler.frontend import trace as trace
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Binning",
     "Compiled",
+    "EventStream",
     "Graph",
     "Interpreter",
     "Schedule",
@@ -39,6 +44,7 @@ __all__ = [
     "connect",
     "convert",
     "count_work",
+    "frames",
     "load",
     "optimize",
     "read",
@@ -50,7 +56,9 @@ __all__ = [
 
 #: public name -> (module, attribute); loaded on first use, so that the command line starts fast
 _PUBLIC = {
+    "Binning": ("events", "Binning"),
     "Compiled": ("runtime", "Compiled"),
+    "EventStream": ("events", "EventStream"),
     "Graph": ("ir.graph", "Graph"),
     "Interpreter": ("interp.module", "Interpreter"),
     "Schedule": ("schedule", "Schedule"),
@@ -58,6 +66,7 @@ _PUBLIC = {
     "connect": ("runtime.remote", "connect"),
     "convert": ("frontend.conversion", "convert"),
     "count_work": ("interp.work", "count_work"),
+    "frames": ("events", "frames"),
     "load": ("runtime", "load"),
     "optimize": ("search.optimize", "optimize"),
     "read": ("files", "read"),

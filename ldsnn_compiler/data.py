@@ -5,6 +5,7 @@ A specification is one of
 ``digits``           a built-in data set (:func:`builtins` lists them; :func:`register_data` adds one)
 ``file.npz``         arrays ``x_train, y_train, x_test, y_test`` (train becomes calibration, test report), or ``x, y``,
                      which are split here in a fixed way; the ``y`` may be left out
+``file.npz{dt=1ms}`` recordings of an event camera, see :mod:`ldsnn_compiler.events.files`
 ``file.py:factory``  a callable without arguments giving ``{"calibration": (x, y), "report": (x, y)}``, arrays or
                      tensors; ``y`` may be None
 
@@ -30,6 +31,8 @@ import torch
 from torch import Tensor
 
 from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.events.files import NAMES, EventFile, holds_events
+from ldsnn_compiler.ir.graph import Node
 
 Split = tuple[Tensor, Tensor | None]
 SPLITS = ("calibration", "report")
@@ -78,16 +81,19 @@ def _digits() -> Mapping[str, Any]:
 register_data("digits", _digits)
 
 
-def load_data(spec: str) -> Data:
+def load_data(spec: str, node: Node | None = None) -> Data:
     """Read, check and split the data a specification names (see the module's text).
+
+    Events become frames of the input ``node`` of a network; without it their specification says what frames.
 
     Raises:
         DataError: with everything that is wrong: missing keys, lengths that differ, dtypes, NaN, splits that overlap.
     """
     if spec in _BUILTINS:
         return _checked(spec, _BUILTINS[spec](), f"built-in {spec}")
-    if spec.endswith(".npz"):
-        return _from_npz(Path(spec))
+    file, _, events = spec.partition("{")
+    if file.endswith(".npz"):
+        return _from_npz(Path(file), events.removesuffix("}"), node)
     if ".py:" in spec:
         return _checked(spec, call_factory(spec), f"splits given by {spec}")
     hint = f"a data set is {', '.join(builtins())}, a file.npz or a file.py:factory"
@@ -137,8 +143,12 @@ def call_factory(spec: str) -> Any:
         raise DataError(Problem(f"fails when called, {type(error).__name__}: {error}", where=spec)) from error
 
 
-def _from_npz(path: Path) -> Data:
+def _from_npz(path: Path, events: str, node: Node | None) -> Data:
     arrays = _read_npz(path)
+    if holds_events(arrays):
+        return _from_events(path, arrays, events, node)
+    if events:
+        raise DataError(Problem(f"{{{events}}} is for recordings of events, this holds none", where=str(path)))
     whole, parts = "x" in arrays, {"x_train", "x_test"} & arrays.keys()
     if whole and parts:
         raise DataError(Problem(f"holds both x and {', '.join(sorted(parts))}; keep one form", where=str(path)))
@@ -156,13 +166,24 @@ def _from_npz(path: Path) -> Data:
     return _checked(str(path), given, "x_train is calibration, x_test is report")
 
 
+def _from_events(path: Path, arrays: Mapping[str, npt.NDArray[Any]], options: str, node: Node | None) -> Data:
+    file = EventFile(path, arrays, options, node)
+    if holds_events({"t", "events"} & arrays.keys()):
+        return _split_whole(path, *file.split(""))
+    missing = [s for s in ("_train", "_test") if not {f"t{s}", f"events{s}"} & arrays.keys()]
+    if missing:
+        raise DataError(Problem(f"holds no events{' or events'.join(missing)}", where=str(path)))
+    note = "the training recordings are calibration, the test recordings are report"
+    return _checked(str(path), {"calibration": file.split("_train"), "report": file.split("_test")}, note)
+
+
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The six arrays we know, where present; never through pickle."""
+    """The arrays we know, where present; never through pickle."""
     try:
         # numpy leaves a file open that it opened itself and could not read.
         with path.open("rb") as stream, zipfile.ZipFile(stream), np.load(stream, allow_pickle=False) as file:
-            known = [k for k in file.files if k in ("x", "y", "x_train", "y_train", "x_test", "y_test")]
-            return {key: file[key] for key in known}
+            known = NAMES if holds_events(file.files) else ("x", "y", "x_train", "y_train", "x_test", "y_test")
+            return {key: file[key] for key in file.files if key in known}
     except FileNotFoundError:
         raise DataError(Problem("no such file", where=str(path))) from None
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:

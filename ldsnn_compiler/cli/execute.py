@@ -29,7 +29,7 @@ from ldsnn_compiler.cli.common import (
     parse_batch,
 )
 from ldsnn_compiler.cli.compile import compile_graph
-from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_data, open_graph, open_module
+from ldsnn_compiler.cli.models import ModelOptions, kind_of, needed_data, open_data, open_graph, open_module
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 if TYPE_CHECKING:
@@ -78,16 +78,12 @@ def run(
     """Run a model on the report split: accuracy, agreement with the original model, work, latency."""
     from ldsnn_compiler.results import Report, machine_name
 
-    size = parse_batch(batch)
+    size, data = parse_batch(batch), needed_data(data, "run")
     options = ModelOptions(model, timesteps, convert, data, None, sequence, calibrate, dt)
     original = replace(options, model=against or model)
     if against is not None and kind_of(model) != "factory":
         options = ModelOptions(model, data=data)
     asked = against is not None or (schedule is not None and kind_of(model) == "ldir")
-    given = open_data(data, "run")
-    assert given is not None
-    x, y = (part[:limit] if part is not None else None for part in given.report)
-    assert x is not None
     if interpreter:
         if rpc is not None:
             raise LdsnnError(Problem("boards run compiled code, not the interpreter", where="--rpc"))
@@ -95,16 +91,26 @@ def run(
         graph = open_graph(options)
         if schedule is not None or pipeline is not None:
             _schedule(graph, schedule, pipeline)
+        x, y, said = _samples(data, graph, limit)
         reference = _reference(original, x, graph, asked)
         found, used, board = [_interpreted(graph, x, y, reference)], _torch_threads(), "interpreter"
     else:
         compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
+        x, y, said = _samples(data, compiled.graph, limit)
         reference = _reference(original, x, compiled.graph, asked)
         found = [_compiled_row(compiled, x, y, reference, work, repeats)]
         used, board = compiled.settings.threads, compiled.settings.board.name
     name = model.rpartition("/")[2]
-    report = Report(name, board, "fp32", machine_name(), used, found, {"samples": len(x), "data": given.note})
-    return Answer(report.to_json(), (report.table(), f"{len(x)} samples, {given.note}"))
+    report = Report(name, board, "fp32", machine_name(), used, found, {"samples": len(x), "data": said})
+    return Answer(report.to_json(), (report.table(), f"{len(x)} samples, {said}"))
+
+
+def _samples(data: str, graph: Graph, limit: int | None = None) -> tuple[Tensor, Tensor | None, str]:
+    """The report split's samples and labels, and what to say of them."""
+    given = open_data(data, graph=graph)
+    assert given is not None
+    x, y = given.report
+    return x[:limit], None if y is None else y[:limit], given.note
 
 
 def _schedule(graph: Graph, schedule: Path | None, pipeline: str | None) -> None:
@@ -225,12 +231,11 @@ def profile(
     samples."""
     from ldsnn_compiler.evaluate import user_layout
 
-    size = parse_batch(batch)
+    size, data = parse_batch(batch), needed_data(data, "profile")
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
-    given = open_data(data, "profile")
-    assert given is not None
     compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
-    one = user_layout(compiled.graph, _filled(given.report[0], compiled.settings.batch or 1))
+    x, _, _ = _samples(data, compiled.graph)
+    one = user_layout(compiled.graph, _filled(x, compiled.settings.batch or 1))
     found = compiled.profile(one, repeats=repeats)
     whole = f"a call of batch {compiled.settings.batch or 1}: {found.latency_ms:.3f} ms, "
     whole += f"interquartile range {found.latency_ms_iqr:.3f} ms, {compiled.settings.threads} threads"

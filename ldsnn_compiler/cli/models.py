@@ -56,17 +56,24 @@ def kind_of(model: str) -> str:
     return path.suffix[1:]
 
 
-def open_data(spec: str | None, needed_for: str = "") -> Data | None:
-    """The data, or None without a specification; an error if it is needed."""
+def needed_data(spec: str | None, command: str) -> str:
+    """The specification of data that a command cannot do without."""
     if spec is None:
-        if needed_for:
-            raise LdsnnError(
-                Problem(f"{needed_for} needs data", where="--data", hint="an .npz, file.py:factory, or digits")
-            )
+        raise LdsnnError(Problem(f"{command} needs data", where="--data", hint=DATA_ACCEPTED))
+    return spec
+
+
+def open_data(spec: str | None, needed_for: str = "", graph: Graph | None = None) -> Data | None:
+    """The data, or None without a specification; an error if it is needed. Events become frames of the input."""
+    if needed_for:
+        needed_data(spec, needed_for)
+    if spec is None:
         return None
     from ldsnn_compiler.data import load_data
 
-    return load_data(spec)
+    node = graph.inputs[0] if graph is not None and len(graph.inputs) == 1 else None
+    with warnings_as_notes():
+        return load_data(spec, node)
 
 
 def open_graph(options: ModelOptions) -> Graph:

@@ -6,7 +6,7 @@ scheduled graph can be fine-tuned and written back with :meth:`Interpreter.to_gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -16,6 +16,7 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.layouts import to_caller, to_run
 from ldsnn_compiler.ir.verify import check_stable
+from ldsnn_compiler.streaming import Streaming
 
 Data = tuple[torch.Tensor, ...]
 Observer = Callable[[Node, Data, Data], None]
@@ -28,7 +29,7 @@ class _Run:
     base_steps: int
 
 
-class Interpreter(torch.nn.Module):
+class Interpreter(Streaming, torch.nn.Module):
     """Runs ``graph``. State is explicit: ``state[node][variable]`` is ``[N, *shape]`` (a delay's buffer ``[steps, N,
     *shape]``).
 
@@ -81,8 +82,11 @@ class Interpreter(torch.nn.Module):
             raise LdsnnError(f"a step covers a multiple of {granule} base steps, the input covers {covered}")
         return self._advance(inputs, int(covered))
 
-    def reset(self) -> None:
-        """Back to the state before the first step."""
+    def reset(self, *, samples: Sequence[int] | None = None) -> None:
+        """Back to the state before the first step; with ``samples`` only these of the batch, the others go on."""
+        if samples is not None:
+            self._reset_samples(samples)
+            return
         self.state = {}
         self.base_step = 0
 
@@ -95,6 +99,7 @@ class Interpreter(torch.nn.Module):
     # ---- inside
 
     def _tensors(self) -> Mapping[str, torch.Tensor]:
+        """The weights as they are now."""
         return {name: getattr(self, attribute) for name, attribute in self._names.items()}
 
     def _advance(self, inputs: Data, base_steps: int) -> Data:

@@ -18,6 +18,7 @@ from ldsnn_compiler.runtime import data
 from ldsnn_compiler.runtime.device import Device, Host
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.profile import Profile, profile
+from ldsnn_compiler.streaming import Streaming
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Plan
@@ -44,7 +45,7 @@ class Settings:
     tunings: Mapping[str, Tuning] = field(default_factory=dict)
 
 
-class Compiled:
+class Compiled(Streaming):
     """A network compiled for a board.
 
     Calling it runs the whole window from the initial state on data in the user's layout: ``[N, *shape]`` for a static
@@ -121,8 +122,14 @@ class Compiled:
 
     # ---- streaming
 
-    def reset(self, batch: int | None = None) -> None:
-        """Back to the state before the first step. The batch is free again where it was compiled symbolic."""
+    def reset(self, batch: int | None = None, *, samples: Sequence[int] | None = None) -> None:
+        """Back to the state before the first step. The batch is free again where it was compiled symbolic.
+
+        With ``samples`` only these of the batch, by number; the others go on.
+        """
+        if samples is not None:
+            self._reset_samples(samples)
+            return
         if batch is not None and self.settings.batch not in (None, batch):
             raise LdsnnError(f"compiled for batch {self.settings.batch}, found {batch}")
         self.base_step = 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from ldsnn_compiler.targets.boards import Board
+from ldsnn_compiler.targets.emitting import for_gpu
 from ldsnn_compiler.targets.plan import Kernel, Plan
 
 Progress = Callable[[str, int, int], None]
@@ -19,20 +20,30 @@ def build(
 
     ``progress(what, done, total)`` is called before each function and before the final compilation.
     """
-    import tvm
-
-    module = relax_module(plans, batch, progress)
+    with for_gpu(board.gpu is not None):
+        module = relax_module(plans, batch, progress)
     if progress:
         progress("machine code", 1, 1)
-    return tvm.compile(module, target=board.target(threads))
+    return _compiled(module, board, threads)
+
+
+def _compiled(module: Any, board: Board, threads: int) -> Any:
+    import tvm
+
+    if board.gpu is None:
+        return tvm.compile(module, target=board.target(threads))
+    from ldsnn_compiler.targets.cuda.build import compiled
+
+    return compiled(module, board)
 
 
 def kernel_library(kernels: Mapping[str, Kernel], board: Board, batch: int | None, threads: int) -> Any:
     """Compile kernels alone, each as a function of its name in the mapping. Gives TVM's executable."""
     import tvm
 
-    functions = {name: kernel.build(batch).with_attr("global_symbol", name) for name, kernel in kernels.items()}
-    return tvm.compile(tvm.IRModule(functions), target=board.target(threads))
+    with for_gpu(board.gpu is not None):
+        functions = {name: kernel.build(batch).with_attr("global_symbol", name) for name, kernel in kernels.items()}
+    return _compiled(tvm.IRModule(functions), board, threads)
 
 
 def relax_module(plans: Sequence[Plan], batch: int | None, progress: Progress | None = None) -> Any:

@@ -7,11 +7,11 @@ from itertools import product
 from typing import Any
 
 from tvm import tirx
-from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels import tir
 from ldsnn_compiler.targets.cpu.kernels.spec import SYMBOLIC, BufferSpec, Pair, bits_shape, words
 from ldsnn_compiler.targets.cpu.kernels.tir import Expr
+from ldsnn_compiler.targets.emitting import tasks
 
 Number = list[Expr]
 """64 counts side by side, one word a bit plane, lowest first."""
@@ -62,14 +62,14 @@ def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
     y = BufferSpec("y", bits_shape(n, spec.timesteps, planes, rows * columns, spec.channels), "uint64", True)
 
     def body(found: Any, size: Expr) -> None:
-        with T.parallel((spec.batch or size) * (spec.timesteps * rows)) as i:
+        count = (spec.batch or size) * (spec.timesteps * rows)
+        with tasks(count, columns, words(spec.channels)) as (i, column, w):
             sample, step, row = tir.split(i, spec.timesteps, rows)
-            with T.serial(columns) as column, T.serial(words(spec.channels)) as w:
-                taken = [_read(spec, found["x"], (sample, step), (row, column), at, w) for at in _window(spec)]
-                result = combine(taken)
-                for plane in range(planes):
-                    value = result[plane] if plane < len(result) else tir.u64(0)
-                    tir.store(found["y"], value, sample, step, plane, row * columns + column, w)
+            taken = [_read(spec, found["x"], (sample, step), (row, column), at, w) for at in _window(spec)]
+            result = combine(taken)
+            for plane in range(planes):
+                value = result[plane] if plane < len(result) else tir.u64(0)
+                tir.store(found["y"], value, sample, step, plane, row * columns + column, w)
 
     return tir.function((x, y), body)
 

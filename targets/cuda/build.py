@@ -1,0 +1,55 @@
+"""From a Relax module whose functions have threads to an executable with a fat binary inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ldsnn_compiler.targets.boards import Board, architectures
+from ldsnn_compiler.targets.cuda import embed, emulate, intrinsics
+
+
+def compiled(module: Any, board: Board) -> Any:
+    """TVM's executable, for every GPU that boards know and, through PTX, for later ones."""
+    import tvm
+
+    assert board.gpu is not None
+    if board.gpu.emulated:
+        return tvm.compile(_on_cpu(module), target=board.target())
+    intrinsics.register()
+    with embed.compiling(architectures()):
+        return tvm.compile(module, target=board.target(), relax_pipeline=pipeline())
+
+
+def _on_cpu(module: Any) -> Any:
+    from tvm import tirx
+
+    for name, function in list(module.functions_items()):
+        if isinstance(function, tirx.PrimFunc):
+            module.update_func(name, emulate.on_cpu(function))
+    return module
+
+
+def pipeline() -> Any:
+    """TVM's passes from Relax to its virtual machine, without those that schedule: every function has its threads.
+
+    Memory is planned, and where shapes are known all launches between input and output are replayed as one CUDA graph.
+    """
+    import tvm
+    from tvm import relax
+
+    passes = [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        relax.transform.RewriteCUDAGraph(),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+
+    return tvm.transform.Sequential(passes)

@@ -1,0 +1,59 @@
+"""GPU kernels run on the CPU, threads as loops, over random networks: bit for bit what the interpreter says.
+
+``python tests/cuda_emulated.py 200`` runs as many; CI runs fewer.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from graphs import inputs_of, networks, run
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from target_harness import assert_equal, check_steps, compiled
+
+from ldsnn_compiler.driver import DEFAULT_PIPELINE
+from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.targets.boards import board
+from ldsnn_compiler.targets.cuda.emulate import emulated
+
+BOARDS = ("rtx-30", "rtx-40", "h100")
+KERNELS = ("event", "dense")
+
+
+def pipeline(kernel: str) -> str:
+    """The default pipeline with one kind of kernel wherever there is the choice."""
+    return DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}")
+
+
+def check_network(net: Graph, name: str = "h100", kernel: str = "event", batch: int | None = 2) -> None:
+    """Whole runs, steps, and the state they leave."""
+    network = compiled(net, target=emulated(board(name)), batch=batch, pipeline=pipeline(kernel))
+    data = inputs_of(net, 3 if batch is None else batch)
+    assert_equal("run", network.run(*data), run(net, data))
+    check_steps(network, data, 1)
+
+
+def check_networks(count: int) -> None:
+    """As many random networks, on the boards and with the kernels in turn."""
+    quiet = settings(
+        max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None,
+        phases=(Phase.generate,),
+    )  # fmt: skip
+
+    @quiet
+    @given(
+        net=networks(),
+        name=st.sampled_from(BOARDS),
+        kernel=st.sampled_from(KERNELS),
+        batch=st.sampled_from((1, 2, None)),
+    )
+    def check(net: Graph, name: str, kernel: str, batch: int | None) -> None:
+        check_network(net, name, kernel, batch)
+
+    check()
+
+
+if __name__ == "__main__":
+    check_networks(int(sys.argv[1]))
+    print(f"{sys.argv[1]} networks: identical")

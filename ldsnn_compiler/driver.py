@@ -11,9 +11,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.integers import Calibration
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.verify import check_stable
 from ldsnn_compiler.passes.assign_timesteps import with_schedule
+from ldsnn_compiler.passes.quantize import with_numerics
 from ldsnn_compiler.pipeline import (
     Instrument,
     Pass,
@@ -59,6 +61,9 @@ def compile(
     threads: int | None = None,
     pipeline: str | None = None,
     density: Mapping[str, float] | None = None,
+    numerics: str | None = None,
+    calibration: Calibration | str | Path | None = None,
+    weight_bits: int | None = None,
     instruments: Sequence[Instrument] = (),
     progress: Progress | None = None,
     tuned: bool | Path = True,
@@ -69,13 +74,16 @@ def compile(
     :data:`DEFAULT_PIPELINE`, of which a graph that is scheduled or placed already takes the rest; passes named
     ``assign-timesteps`` and ``select-kernels`` in it get ``schedule``, ``target`` and ``density`` where their text
     leaves them out. ``density`` is the measured non-zero share of values by node name or module path.
+    ``numerics`` ``int`` turns the network into one of whole numbers, ``weight_bits`` (default 8) a weight, by a
+    ``quantize`` pass before ``select-kernels`` unless the pipeline has one; ``calibration`` tells it the ranges of real
+    inputs.
     ``progress(what, share)`` is called as the compilation goes on, share from 0 to 1.
     ``tuned`` says whether loop structures that :func:`ldsnn_compiler.tune` has measured on this board are used, or in
     which database they are; they change no result.
     """
     prepared = prepare(
-        graph, schedule, target, batch=batch, threads=threads, pipeline=pipeline, density=density,
-        instruments=instruments, progress=progress, tuned=tuned,
+        graph, schedule, target, batch=batch, threads=threads, pipeline=pipeline, density=density, numerics=numerics,
+        calibration=calibration, weight_bits=weight_bits, instruments=instruments, progress=progress, tuned=tuned,
     )  # fmt: skip
     return assemble(prepared.graph, prepared.settings, prepared.seconds, progress or _silent)
 
@@ -118,6 +126,9 @@ def prepare(
     threads: int | None = None,
     pipeline: str | None = None,
     density: Mapping[str, float] | None = None,
+    numerics: str | None = None,
+    calibration: Calibration | str | Path | None = None,
+    weight_bits: int | None = None,
     instruments: Sequence[Instrument] = (),
     progress: Progress | None = None,
     tuned: bool | Path = True,
@@ -134,13 +145,14 @@ def prepare(
     chosen = Schedule.read(schedule) if isinstance(schedule, str | Path) else schedule
     usual = default_pipeline(stage=graph.stage)
     given = with_schedule(parse_pipeline(usual if pipeline is None else pipeline), chosen)
+    given = with_numerics(given, graph, numerics, calibration, weight_bits)
     passes = [_completed(p, machine, density) for p in given]
     started = perf_counter()
     (progress or _silent)("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)
     text = None if chosen is None else chosen.text()
     tunings = _tunings(lowered, machine, batch, density, tuned)
-    settings = Settings(machine, batch, machine.cores, "fp32", pipeline_text(passes), text, tunings)
+    settings = Settings(machine, batch, machine.cores, lowered.numerics, pipeline_text(passes), text, tunings)
     return Prepared(lowered, settings, {"passes": round(perf_counter() - started, 3)})
 
 

@@ -216,10 +216,6 @@ class _Rewrite:
         factor = ratio.round()
         if bool(((ratio - 1.0).abs() < 1e-9).all()):
             return self.whole(operand)
-        is_coarse = (ratio != 0) & ((ratio - factor).abs() > ratio.abs() / 64)
-        if not operand.type.signal.is_event and bool(is_coarse.any()):
-            hint = "let each sum have currents of its own"
-            raise refuse(node, f"%{operand.name} is read elsewhere too, in units that do not fit this sum's", hint)
         name = f"{node.name}.{operand.node.name}"
         if factor.ndim == 0:
             return self.new.add("scale", [self.whole(operand)], name=name, path=node.path, factor=float(factor)).result

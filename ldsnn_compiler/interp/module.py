@@ -1,5 +1,7 @@
 """The interpreter: the oracle. It runs a graph op by op with PyTorch, in float32, exactly as written.
 
+Whole numbers (streams of ``int32``) are held in float64, which adds and multiplies them exactly up to 2**53.
+
 It is a ``torch.nn.Module`` whose parameters are the graph's weights; comparisons have surrogate gradients, so a
 scheduled graph can be fine-tuned and written back with :meth:`Interpreter.to_graph`.
 """
@@ -15,6 +17,7 @@ import torch
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.layouts import to_caller, to_run
+from ldsnn_compiler.ir.op import widened
 from ldsnn_compiler.ir.verify import check_stable
 from ldsnn_compiler.streaming import Streaming
 
@@ -106,7 +109,7 @@ class Interpreter(Streaming, torch.nn.Module):
         """Run every node over these steps; a value is dropped after its last use, for a deep network fills memory."""
         self._check(inputs, base_steps)
         values: dict[str, torch.Tensor] = {}
-        run = _Run(self._tensors(), inputs[0].shape[1] if inputs else 1, base_steps)
+        run = _Run(widened(self._tensors(), torch.float64), inputs[0].shape[1] if inputs else 1, base_steps)
         given = {node.name: x for node, x in zip(self.graph.inputs, inputs, strict=True)}
         for group, spent in zip(self._groups, self._spent, strict=True):
             if len(group) > 1:
@@ -174,7 +177,8 @@ class Interpreter(Streaming, torch.nn.Module):
     def _held(self, node: Node, batch: int) -> torch.Tensor:
         state = self.state.setdefault(node.name, {})
         if "held" not in state:
-            state["held"] = torch.zeros((node["steps"], batch, *node.type.shape))
+            dtype = torch.float32 if node.type.dtype == "float32" else torch.float64
+            state["held"] = torch.zeros((node["steps"], batch, *node.type.shape), dtype=dtype)
         return state["held"]
 
     def _check_count(self, inputs: Data) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf, prod
+from math import prod
 
 import torch
 
@@ -54,7 +54,7 @@ class Interval:
         return Interval(change(self.low), change(self.high))
 
 
-ZERO = Interval.of(0.0, 0.0)
+ZERO, UNKNOWN = Interval.of(0.0, 0.0), Interval.of(-(2.0**60), 2.0**60)
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Bounds:
     _open: set[str] = field(default_factory=set)
 
     def value(self, value: Value) -> Interval:
-        """Of every number in the stream; infinite where a cycle of sums feeds itself."""
+        """Of every number in the stream; far beyond int32 where nothing is known, as in a cycle of sums."""
         if value.name not in self._values:
             if value.name in self._open:
-                return Interval.of(-inf, inf)
+                return UNKNOWN
             self._open.add(value.name)
             self._values[value.name] = self._found(value)
             self._open.discard(value.name)
@@ -106,7 +106,7 @@ class Bounds:
             return bounds.state[node["neuron"].program.membrane] if value.index else emitted
         if node.op.name in _RULES:
             return _RULES[node.op.name](self.graph, node, [self.value(o) for o in node.operands])
-        return Interval.of(-inf, inf)
+        return UNKNOWN
 
 
 def overflows(graph: Graph, bounds: Bounds | None = None) -> list[Problem]:
@@ -225,7 +225,6 @@ def _hull(intervals: Iterable[Interval]) -> Interval:
 
 def _product(a: Interval, b: Interval) -> Interval:
     ends = torch.stack(torch.broadcast_tensors(a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high))
-    ends = torch.nan_to_num(ends, nan=0.0, posinf=inf, neginf=-inf)  # 0 times infinity
     return Interval(ends.amin(0), ends.amax(0))
 
 
@@ -376,7 +375,7 @@ def _chosen(c: Interval, a: Interval, b: Interval) -> Interval:
 
 def _quotient(a: Interval, b: Interval) -> Interval:
     if float(b.low.min()) <= 0 <= float(b.high.max()):
-        return Interval.of(-inf, inf)
+        return UNKNOWN
     return _product(a, Interval(1.0 / b.high, 1.0 / b.low))
 
 

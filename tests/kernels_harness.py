@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def check_many(specs: list[k.RegionSpec], seed: int = 0, batch: int = 1, density
 
 def _empty(b: k.BufferSpec, n: int) -> tvm.runtime.Tensor:
     shape = tuple(n if d == k.SYMBOLIC else d for d in b.shape)
-    rubbish = np.full(shape, 3 if b.dtype == "uint64" else np.nan, b.dtype)
+    rubbish = np.full(shape, np.nan if b.dtype == "float32" else 3, b.dtype)
     return tvm.runtime.tensor(rubbish)
 
 
@@ -172,6 +173,99 @@ def _scan(
         for name in state:
             value = dyadic(rng, x.shape[1], spec.pixels, spec.channels)
             inputs.append(value.numpy())
+            state[name] = channels_first(value[:, None], spec.space)[0]
+    values, membrane = scan(spec.neuron, params, x, state)
+    found = [channels_last(values)] + ([channels_last(membrane)] if spec.membrane else [])
+    return found + ([channels_last(v[None])[:, 0] for v in state.values()] if spec.state_io else [])
+
+
+# ---- whole numbers
+
+
+def prepare_whole(spec: k.RegionSpec, seed: int = 0, batch: int = 1, density: float = 0.2) -> Case:
+    """Random whole arguments, as large as the sums' type allows, and the reference results in float64, all exact."""
+    rng = np.random.default_rng(seed)
+    n = batch if spec.batch is None else spec.batch
+    inputs, total = [], torch.zeros(spec.timesteps, n, spec.channels, *spec.space, dtype=torch.float64)
+    for source in spec.sources:
+        x = _whole_values(rng, source, n, density)
+        last = channels_last(x)
+        in_bits = source.form == "bits"
+        inputs.append(to_bits(last.numpy().astype(np.uint8), source.planes) if in_bits else _as(last, source.values))
+        total = total + _whole_current(spec, source, x, rng, inputs)
+    if spec.bias:
+        bias = _whole(rng, 100, spec.channels)
+        inputs.append(_as(bias, spec.number))
+        total = total + bias[:, None, None]
+    limit = 2**15 if spec.accumulator == "int16" else 2**31
+    assert total.abs().max() < limit, "the reference leaves the region's type"
+    return Case(spec, inputs, _whole_scan(spec, rng, total, inputs), n)
+
+
+def check_whole(specs: list[k.RegionSpec], target: tvm.target.Target | None = None, **options: Any) -> None:
+    """Compare regions of whole numbers, each with data of its own."""
+    check_all([prepare_whole(spec, seed=i, **options) for i, spec in enumerate(specs)], target)
+
+
+def _whole(rng: np.random.Generator, bound: int, *shape: int, low: int | None = None) -> torch.Tensor:
+    return torch.from_numpy(rng.integers(-bound if low is None else low, bound + 1, shape).astype(np.float64))
+
+
+def _as(x: torch.Tensor, dtype: str) -> np.ndarray:
+    return x.numpy().astype(dtype)
+
+
+def _whole_values(rng: np.random.Generator, source: k.Source, batch: int, density: float) -> torch.Tensor:
+    shape = (source.timesteps, batch, source.channels, *source.space)
+    if source.form == "dense":
+        return _whole(rng, 255, *shape, low=0) if source.values == "uint8" else _whole(rng, 100, *shape)
+    return random_source(rng, source, batch, density).double()
+
+
+def _whole_current(
+    spec: k.RegionSpec,
+    source: k.Source,
+    x: torch.Tensor,
+    rng: np.random.Generator,
+    inputs: list[np.ndarray],
+) -> torch.Tensor:
+    if source.kind == "conv":
+        weight = _whole(rng, _bound(spec, source, x), spec.channels, source.channels // source.groups, *source.kernel)
+        inputs.append(k.pack_weights(spec, source, weight.to(getattr(torch, source.weights))))
+        return source_current(spec, source, x, weight)
+    if source.per_channel:
+        scale = _whole(rng, 20, spec.channels)
+        inputs.append(_as(scale, source.weights))
+        x = x * scale[:, None, None]
+    return source_current(spec, source, x, None)
+
+
+def _bound(spec: k.RegionSpec, source: k.Source, x: torch.Tensor) -> int:
+    """Weights whose sums over such inputs stay within the sums' type, some standard deviations wide."""
+    if spec.accumulator == "int32":
+        return 127
+    inputs = source.taps * source.channels // source.groups * max(1, source.timesteps // spec.timesteps)
+    return max(1, min(127, int(7000 / float((inputs * x.square().mean()).sqrt()))))
+
+
+def _whole_scan(
+    spec: k.RegionSpec, rng: np.random.Generator, x: torch.Tensor, inputs: list[np.ndarray]
+) -> list[torch.Tensor]:
+    if spec.neuron is None:
+        return [channels_last(x)]
+    places = dict(spec.ratios)
+    params = {name: torch.tensor(v, dtype=torch.float64) for name, v in spec.neuron.params.items() if type(v) is float}
+    for name in (*spec.per_channel, *spec.per_neuron):
+        shape = (spec.channels,) if name in spec.per_channel else (spec.pixels, spec.channels)
+        value = _whole(rng, 2 ** places[name] if name in places else 300, *shape, low=1)
+        inputs.append(_as(value, "int32"))
+        value = value / 2 ** places.get(name, 0)
+        params[name] = value[:, None, None] if value.ndim == 1 else value.T.reshape(spec.channels, *spec.space)
+    state = initial_state(spec.neuron, params, x[0])
+    if spec.state_io:
+        for name in state:
+            value = _whole(rng, 200, x.shape[1], spec.pixels, spec.channels)
+            inputs.append(_as(value, "int32"))
             state[name] = channels_first(value[:, None], spec.space)[0]
     values, membrane = scan(spec.neuron, params, x, state)
     found = [channels_last(values)] + ([channels_last(membrane)] if spec.membrane else [])

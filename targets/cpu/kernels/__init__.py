@@ -9,11 +9,14 @@ from ldsnn_compiler.targets.cpu.kernels.region import region
 from ldsnn_compiler.targets.cpu.kernels.spec import (
     SYMBOLIC,
     BufferSpec,
+    Number,
     RegionSpec,
     Source,
     Tuning,
     bits_shape,
     buffers,
+    count_number,
+    weight_number,
     weight_shape,
     words,
 )
@@ -22,15 +25,18 @@ from ldsnn_compiler.targets.cpu.kernels.tune import tuned
 __all__ = [
     "SYMBOLIC",
     "BufferSpec",
+    "Number",
     "RegionSpec",
     "Source",
     "Tuning",
     "bits_shape",
     "buffers",
+    "count_number",
     "flattened_weights",
     "pack_weights",
     "region",
     "tuned",
+    "weight_number",
     "weight_shape",
     "words",
 ]

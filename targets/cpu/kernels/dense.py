@@ -2,7 +2,7 @@
 
 The weights of one kernel position and input channel are loaded once for all timesteps and pixels of the register
 tile. The patch is a zero-padded private copy of what the tile reads; bits are unpacked and summed steps added while
-it is copied.
+it is copied. Whole numbers are multiplied in the sums' type, or several inputs at a time by a :class:`~.dot.Dot`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
 
 def register_tile(spec: RegionSpec, source: Source) -> tuple[int, int, int]:
     """(timesteps, columns, vectors) of the accumulators: as many as the registers hold, each dividing its extent."""
-    vectors = max(v for v in range(1, 5) if spec.vectors % v == 0)
+    in_block = spec.block // spec.sums(source)[1]
+    vectors = max(v for v in range(1, 5) if in_block % v == 0)
     most = max(1, spec.tuning.registers // vectors)
     t_total, columns = steps(spec, source), spec.tuning.tile[1]
     choices = [
@@ -41,8 +42,10 @@ class DenseConv:
         self.times, self.columns, self.width = register_tile(task.spec, source)
         _, self.rows = input_range(task.spec, source, 0)
         self.first_word = first_block_word(task.spec, source, task.block)
-        self.sums = [tir.scratch((self.width, task.lanes)) for _ in range(self.times * self.columns)]
-        self.patch: Buffer = None if self._reads_directly else tir.scratch(self._patch_shape)
+        (self.number, self.lanes), self.dot = task.spec.sums(source), task.spec.dot(source)
+        self.group, self.values = (self.dot.group, self.dot.values) if self.dot else (1, self.number)
+        self.sums = [tir.scratch((self.width, self.lanes), self.number) for _ in range(self.times * self.columns)]
+        self.patch: Buffer = None if self._reads_directly else tir.scratch(self._patch_shape, self.values)
 
     @property
     def _reads_directly(self) -> bool:
@@ -53,11 +56,12 @@ class DenseConv:
             for a in (0, 1)
         )
         fits = all(spec.space[a] % spec.tuning.tile[a] == 0 for a in (0, 1))
-        return s.form == "dense" and s.groups == 1 and summed(spec, s) == 1 and inside and fits
+        groups = s.values == self.values and self.rows % self.group == 0 if self.dot else True
+        return s.form == "dense" and s.groups == 1 and summed(spec, s) == 1 and inside and fits and groups
 
     @property
     def _patch_shape(self) -> tuple[int, int, int, int]:
-        s, tile, lanes = self.source, self.task.spec.tuning.tile, self.task.lanes
+        s, tile, lanes = self.source, self.task.spec.tuning.tile, self.lanes
         rows, columns = ((tile[a] - 1) * s.stride[a] + (s.kernel[a] - 1) * s.dilation[a] + 1 for a in (0, 1))
         return (self.times, rows, columns, ceil(self.rows / lanes) * lanes)
 
@@ -67,7 +71,7 @@ class DenseConv:
             if self.patch is not None:
                 self._fill(first)
             rows, columns = self.task.spec.tuning.tile
-            strips, parts = columns // self.columns, self.task.spec.vectors // self.width
+            strips, parts = columns // self.columns, self.task.spec.block // (self.width * self.lanes)
             with T.serial(rows) as dy, T.serial(strips) as strip, T.serial(parts) as part:
                 self._register_tile(first, dy, strip * self.columns, part * self.width)
 
@@ -75,7 +79,7 @@ class DenseConv:
         return [(t, c) for t in range(self.times) for c in range(self.columns)]
 
     def _register_tile(self, first: Expr, dy: Expr, dx: Expr, part: Expr) -> None:
-        lanes, current = self.task.lanes, self.task.current(self.source)
+        lanes, current = self.lanes, self.task.current(self.source)
         all_, corner = tir.ramp(0, lanes), dy * self.task.spec.tuning.tile[1] + dx
 
         def place(t: int, c: int, v: int) -> tuple[Expr, Expr, Expr]:
@@ -83,25 +87,49 @@ class DenseConv:
 
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             for v in range(self.width):
-                tir.store(sums, tir.const(0.0, lanes) if self.is_first else current[place(t, c, v)], v, all_)
+                start = tir.const(0, lanes, self.number)
+                if not self.is_first:
+                    start = tir.cast(current[place(t, c, v)], self.number, lanes)
+                tir.store(sums, start, v, all_)
         with T.serial(self.source.kernel[0]) as ky, T.serial(self.source.kernel[1]) as kx, ExitStack() as stack:
-            channel = 0 if self.is_depthwise else stack.enter_context(T.serial(self.rows))
+            channel = 0 if self.is_depthwise else stack.enter_context(T.serial(ceil(self.rows / self.group)))
             self._multiply(first, dy, dx, part, ky, kx, channel)
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             for v in range(self.width):
-                tir.store(current, sums[v, all_], *place(t, c, v))
+                tir.store(current, tir.cast(sums[v, all_], self.task.spec.accumulator, lanes), *place(t, c, v))
 
     def _multiply(self, first: Expr, dy: Expr, dx: Expr, part: Expr, ky: Expr, kx: Expr, channel: Expr) -> None:
-        lanes, tap = self.task.lanes, ky * self.source.kernel[1] + kx
+        lanes, group, tap = self.lanes, self.group, ky * self.source.kernel[1] + kx
         spans = [tir.ramp((part + v) * lanes, lanes) for v in range(self.width)]
-        weights = [tir.let(self.weights[self.task.block, tap, channel, span]) for span in spans]
+        wide = [tir.ramp((part + v) * lanes * group, lanes * group) for v in range(self.width)]
+        weights = [tir.let(self._weights(tap, channel, span)) for span in wide]
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             held: Expr = None
             if not self.is_depthwise:
-                held = tir.let(tir.broadcast(self._read(first, t, dy, dx + c, ky, kx, channel), lanes))
+                held = self._read(first, t, dy, dx + c, ky, kx, tir.ramp(channel * group, group))
+                held = tir.let(held if self.dot else tir.broadcast(tir.cast(held, self.number, 1), lanes))
             for v, span in enumerate(spans):
-                value = self._read(first, t, dy, dx + c, ky, kx, span) if self.is_depthwise else held
-                tir.store(sums, sums[v, tir.ramp(0, lanes)] + value * weights[v], v, tir.ramp(0, lanes))
+                value = held
+                if self.is_depthwise:
+                    value = tir.cast(self._read(first, t, dy, dx + c, ky, kx, span), self.number, lanes)
+                total, whole = sums[v, tir.ramp(0, lanes)], tir.ramp(0, lanes)
+                total = self._dotted(total, value, weights[v]) if self.dot else total + value * weights[v]
+                tir.store(sums, total, v, whole)
+
+    def _dotted(self, sums: Expr, values: Expr, weights: Expr) -> Expr:
+        """One group of inputs, the same for all lanes, times a group of weights for each."""
+        assert self.dot is not None
+        one = tirx.call_intrin("int32", "tirx.reinterpret", values)
+        signed = tir.lanes_of(f"int{32 // self.group}", self.lanes * self.group)
+        spread = tirx.call_intrin(signed, "tirx.reinterpret", tir.broadcast(one, self.lanes))
+        wide, name = tir.lanes_of("int32", self.lanes), self.dot.intrinsic[self.lanes]
+        if self.dot.adds:
+            return sums + tirx.call_llvm_pure_intrin(wide, name, spread, weights)
+        return tirx.call_llvm_pure_intrin(wide, name, sums, spread, weights)
+
+    def _weights(self, tap: Expr, channel: Expr, span: Expr) -> Expr:
+        found = self.weights[self.task.block, tap, channel, span]
+        return found if self.dot else tir.cast(found, self.number, self.lanes)
 
     def _read(self, first: Expr, t: int, dy: Expr, dx: Expr, ky: Expr, kx: Expr, channel: Expr) -> Expr:
         s, task = self.source, self.task
@@ -115,12 +143,12 @@ class DenseConv:
     def _fill(self, first: Expr) -> None:
         """Copy what the tile reads in ``times`` steps, zero where there is no input."""
         s, task, (times, rows, columns, padded) = self.source, self.task, self._patch_shape
-        (height, width), lanes = s.space, task.lanes
+        (height, width), lanes = s.space, self.lanes
         with T.serial(times) as t, T.serial(rows) as py, T.serial(columns) as px:
             y = tir.let(task.y0 * s.stride[0] - s.padding[0] + py)
             x = tir.let(task.x0 * s.stride[1] - s.padding[1] + px)
             with T.serial(padded // lanes) as v:
-                tir.store(self.patch, tir.const(0.0, lanes), t, py, px, tir.ramp(v * lanes, lanes))
+                tir.store(self.patch, tir.const(0, lanes, self.values), t, py, px, tir.ramp(v * lanes, lanes))
             inside = tirx.And(tirx.And(y >= 0, y < height), tirx.And(x >= 0, x < width))
             with T.If(inside), T.Then(), T.serial(summed(task.spec, s)) as part:
                 time = (first + t) * summed(task.spec, s) + part
@@ -130,7 +158,7 @@ class DenseConv:
         if self.source.form == "bits":
             self._unpack(to, time, pixel)
             return
-        lanes, start, channels = self.task.lanes, self.first_word * WORD, self.source.channels
+        lanes, start, channels = self.lanes, self.first_word * WORD, self.source.channels
         is_whole = self.source.groups == 1
         vectors = self.rows // lanes if is_whole else 0
         if vectors:
@@ -143,7 +171,7 @@ class DenseConv:
                     self._gain(to, at, 1, self.x[self.task.batch, time, pixel, start + at])
 
     def _unpack(self, to: tuple[Expr, ...], time: Expr, pixel: Expr) -> None:
-        s, lanes = self.source, self.task.lanes
+        s, lanes = self.source, self.lanes
         padded = self._patch_shape[3]
         with T.serial(ceil(padded / WORD)) as w:
             number = self.first_word + w
@@ -155,8 +183,8 @@ class DenseConv:
                         shift = tirx.Broadcast(tirx.const(k, "int32"), lanes)
                         total = total + (unpacked(plane, first_bit, lanes) << shift)
                     with tir.when(True if padded % WORD == 0 else w * WORD + first_bit < padded):
-                        self._gain(to, w * WORD + first_bit, lanes, tirx.Cast(tir.lanes_of("float32", lanes), total))
+                        self._gain(to, w * WORD + first_bit, lanes, total)
 
     def _gain(self, to: tuple[Expr, ...], channel: Expr, lanes: int, value: Expr) -> None:
-        at = (*to, tir.ramp(channel, lanes))
+        at, value = (*to, tir.ramp(channel, lanes)), tir.cast(value, self.values, lanes)
         tir.store(self.patch, value if summed(self.task.spec, self.source) == 1 else self.patch[at] + value, *at)

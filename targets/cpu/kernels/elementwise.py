@@ -12,19 +12,25 @@ from ldsnn_compiler.targets.cpu.kernels.task import Task, steps, summed, unpacke
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
 
 
-def emit(task: Task, source: Source, x: Buffer, is_first: bool) -> None:
+def emit(task: Task, source: Source, x: Buffer, scales: Buffer | None, is_first: bool) -> None:
     """``current += scale * value``, summed over the input steps of one step."""
     if is_first:
         zero_current(task, source)
-    parts, current = summed(task.spec, source), task.current(source)
+    parts, current, number = summed(task.spec, source), task.current(source), task.spec.accumulator
     with task.pixels() as (y, column, pixel), T.serial(steps(task.spec, source)) as step, T.serial(parts) as part:
         at = task.pixel_number(y, column)
         for v in task.vectors:
-            value = _value(task, source, x, step * parts + part, at, v)
-            if source.scale != 1.0:
-                value = tir.fence(value * tir.const(source.scale, task.lanes), task.lanes)
+            value = task.cast(_value(task, source, x, step * parts + part, at, v), number)
+            if source.per_channel or source.scale != 1.0:
+                value = tir.fence(value * _scale(task, source, scales, v), task.lanes)
             place = (step, pixel, task.span(v))
             tir.store(current, current[place] + value, *place)
+
+
+def _scale(task: Task, source: Source, scales: Buffer | None, vector: int) -> Expr:
+    if scales is None:
+        return tir.const(source.scale, task.lanes, task.spec.accumulator)
+    return task.cast(task.channels.load(scales, (), vector * task.lanes), task.spec.accumulator)
 
 
 def _value(task: Task, source: Source, x: Buffer, time: Expr, at: Expr, vector: int) -> Expr:
@@ -41,4 +47,4 @@ def _value(task: Task, source: Source, x: Buffer, time: Expr, at: Expr, vector: 
             word = tirx.if_then_else(number < words(source.channels), word, tir.u64(0))
         bits = unpacked(word, offset % WORD, lanes) << tirx.Broadcast(tirx.const(k, "int32"), lanes)
         total = bits if total is None else total + bits
-    return tirx.Cast(tir.lanes_of("float32", lanes), total)
+    return total

@@ -2,22 +2,26 @@
 
 Linear layers are 1x1 convolutions on a 1x1 map. A graded event adds its row times its count, which costs the same as
 one addition; the product with a count is exact whenever the sum of as many single additions would be.
+
+Whole numbers are summed in the currents' type, or in int16 over parts of the input whose sums are known to fit it, and
+then added to int32 currents.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels import tir
-from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, words
+from ldsnn_compiler.targets.cpu.kernels.spec import BYTES, WORD, RegionSpec, Source, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import Task, reached, steps, summed, window
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
 
-#: floats in a cache line
-LINE = 16
+#: bytes in a cache line
+LINE = 64
 
 
 class EventConv:
@@ -25,7 +29,8 @@ class EventConv:
 
     def __init__(self, task: Task, source: Source, bits: Buffer, weights: Buffer, is_first: bool) -> None:
         self.task, self.source, self.bits, self.weights, self.is_first = task, source, bits, weights, is_first
-        self.sums = tir.scratch((task.spec.vectors, task.lanes))
+        self.number, _ = task.spec.sums(source)
+        self.sums = tir.scratch((task.spec.vectors, task.lanes), self.number)
         self.word = tir.scratch((1,), "uint64")
 
     def emit(self) -> None:
@@ -37,15 +42,47 @@ class EventConv:
     def _pixel_by_pixel(self) -> None:
         """Accumulators stay in registers from the first to the last event of a pixel and timestep."""
         task, source = self.task, self.source
+        if self.is_first and source.partial:
+            zero_current(task, source)
         with task.pixels() as (y, x, pixel):
             (ky0, ky1), (kx0, kx1) = window(source, 0, y), window(source, 1, x)
-            with T.serial(steps(task.spec, source)) as step:
-                self._load(None if self.is_first else (step, pixel))
+            with T.serial(steps(task.spec, source)) as step, self._summing(step, pixel, self.is_first):
                 parts = summed(task.spec, source)
                 with T.serial(parts) as part, T.serial(ky0, ky1) as ky, T.serial(kx0, kx1) as kx:
-                    at = self._input_pixel(y, x, ky, kx)
-                    self._walk(step * parts + part, at, ky * source.kernel[1] + kx, None)
-                self._save(step, pixel)
+                    at = tir.let(self._input_pixel(y, x, ky, kx))
+                    self._walk_parts((step, pixel), step * parts + part, at, ky * source.kernel[1] + kx)
+
+    @contextmanager
+    def _summing(self, step: Expr, pixel: Expr, from_zero: bool) -> Iterator[None]:
+        """The current in the accumulators; sums in parts are added to it where each part ends."""
+        if self.source.partial:
+            yield
+            return
+        self._load(None if from_zero else (step, pixel))
+        yield
+        self._save(step, pixel)
+
+    def _walk_parts(
+        self, place: tuple[Expr, Expr], time: Expr, at: Expr, tap: Expr, part: tuple[Expr, int] | None = None
+    ) -> None:
+        """Events of one input pixel at one time; in parts that are summed on their own, if the source asks for them."""
+        if not self.source.partial:
+            self._walk(time, at, tap, part)
+            return
+        begin, count = part or (0, self._word_count)
+        size = min(count, self.source.partial)
+        with T.serial(-(-count // size)) as number:
+            self._load(None)
+            self._walk(time, at, tap, (begin + number * size, size))
+            self._widen(place)
+
+    def _widen(self, place: tuple[Expr, Expr]) -> None:
+        """Add the sums of a part to the current."""
+        current = self.task.current(self.source)
+        for v in self.task.vectors:
+            index = (*place, self.task.span(v))
+            part = self.task.cast(self.sums[v, tir.ramp(0, self.task.lanes)], self.task.spec.accumulator)
+            tir.store(current, current[index] + part, *index)
 
     def _weights_by_weights(self) -> None:
         """Each slab of weights is used by all pixels and timesteps of the tile before the next is touched."""
@@ -53,6 +90,7 @@ class EventConv:
         if self.is_first:
             zero_current(task, source)
         slab = task.spec.tuning.words if task.spec.tuning.order == "word" else self._word_count
+        slab = min(slab, source.partial or slab)
         (height, width), (rows, columns) = task.spec.space, task.spec.tuning.tile
         with (
             T.serial(source.kernel[0]) as ky,
@@ -70,21 +108,23 @@ class EventConv:
                         visits = (y_end - y_first) * (x_end - x_first) * steps(task.spec, source)
                         visit = ((y - y_first) * (x_end - x_first) + (x - x_first)) * steps(task.spec, source) + step
                         self._prefetch(ky * source.kernel[1] + kx, s * slab, slab, visit, visits)
-                    with self._if_any(step, at, s, slab):
-                        self._load((step, pixel))
-                        with T.serial(summed(task.spec, source)) as part:
-                            time = step * summed(task.spec, source) + part
-                            self._walk(time, at, ky * source.kernel[1] + kx, (s * slab, slab))
-                        self._save(step, pixel)
+                    several, tap = summed(task.spec, source), ky * source.kernel[1] + kx
+                    with (
+                        self._if_any(step, at, s, slab),
+                        self._summing(step, pixel, False),
+                        T.serial(several) as part,
+                    ):
+                        self._walk_parts((step, pixel), step * several + part, at, tap, (s * slab, slab))
 
     def _prefetch(self, tap: Expr, number: Expr, slab: int, visit: Expr, visits: Expr) -> None:
         """This visit's share of the slab ``prefetch`` slabs ahead; weights lie in the order in which slabs are used."""
         spec = self.task.spec
-        ahead, lines = slab * spec.tuning.prefetch, min(slab, self._word_count) * WORD * spec.block // LINE
+        line_numbers = LINE // BYTES[self.source.weights]
+        ahead, lines = slab * spec.tuning.prefetch, min(slab, self._word_count) * WORD * spec.block // line_numbers
         share = tir.let(tirx.floordiv(lines + visits - 1, visits))
         with T.serial(share) as i:
             line = visit * share + i
-            row, column = (number + ahead) * WORD + line * LINE // spec.block, line * LINE % spec.block
+            row, column = (number + ahead) * WORD + line * line_numbers // spec.block, line * line_numbers % spec.block
             tir.prefetch(self.weights, self.task.block, tap, row, column)
 
     def _if_any(self, time: Expr, at: Expr, number: Expr, slab: int) -> AbstractContextManager[None]:
@@ -108,7 +148,7 @@ class EventConv:
     def _load(self, at: tuple[Expr, Expr] | None) -> None:
         task, current = self.task, self.task.current(self.source)
         for v in task.vectors:
-            value = tir.const(0.0, task.lanes) if at is None else current[(*at, task.span(v))]
+            value = tir.const(0, task.lanes, self.number) if at is None else current[(*at, task.span(v))]
             tir.store(self.sums, value, v, tir.ramp(0, task.lanes))
 
     def _save(self, step: Expr, pixel: Expr) -> None:
@@ -142,9 +182,11 @@ class EventConv:
         task, lanes = self.task, self.task.lanes
         bit = tir.let(tir.trailing_zeros(self.word[0]))
         row = tir.let(number * WORD + bit)
-        count = None if len(planes) == 1 else tir.let(tir.broadcast(_count(planes, bit), lanes))
+        count = None
+        if len(planes) > 1:
+            count = tir.let(tir.broadcast(tir.cast(_count(planes, bit), self.number, 1), lanes))
         for v in task.vectors:
-            weights = self.weights[task.block, tap, row, task.span(v)]
+            weights = task.cast(self.weights[task.block, tap, row, task.span(v)], self.number)
             sums = self.sums[v, tir.ramp(0, lanes)]
             tir.store(self.sums, sums + (weights if count is None else weights * count), v, tir.ramp(0, lanes))
 
@@ -161,7 +203,7 @@ def _count(planes: list[Expr], bit: Expr) -> Expr:
     total = tirx.const(0, "uint64")
     for k, plane in enumerate(planes):
         total = total | (((plane >> tirx.Cast("uint64", bit)) & tir.u64(1)) << tir.u64(k))
-    return tirx.Cast("float32", tirx.Cast("int32", total))
+    return tirx.Cast("int32", total)
 
 
 def first_block_word(spec: RegionSpec, source: Source, block: Expr) -> Expr:
@@ -179,4 +221,4 @@ def zero_current(task: Task, source: Source) -> None:
     rows, columns = task.spec.tuning.tile
     with T.serial(steps(task.spec, source)) as step, T.serial(rows * columns) as pixel:
         for v in task.vectors:
-            tir.store(task.current(source), tir.const(0.0, task.lanes), step, pixel, task.span(v))
+            tir.store(task.current(source), tir.const(0, task.lanes, task.spec.accumulator), step, pixel, task.span(v))

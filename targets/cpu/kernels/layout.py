@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, weight_shape
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, weight_number
 
-Floats = npt.NDArray[np.float32]
+Weights = npt.NDArray[Any]
 
 
-def pack_weights(spec: RegionSpec, source: Source, weight: torch.Tensor) -> Floats:
+def pack_weights(spec: RegionSpec, source: Source, weight: torch.Tensor) -> Weights:
     """``[O, I / groups, KH, KW]`` (or ``[O, I]``, ``[O, I / groups, K]``) as :func:`~.spec.weight_shape` asks.
 
     Blocks of output channels, then kernel positions, then the input channels the block can see, then the block's
-    output channels; zeros where a channel does not exist or is of another group.
+    output channels; zeros where a channel does not exist or is of another group. In the source's type: whole numbers
+    must fit it.
     """
-    taps = weight.detach().to(torch.float32).reshape(spec.channels, source.channels // source.groups, source.taps)
-    return np.stack([_block(spec, source, taps.numpy(), b) for b in range(spec.blocks)])
+    taps = weight.detach().reshape(spec.channels, source.channels // source.groups, source.taps)
+    numbers, dot = taps.to(getattr(torch, weight_number(spec, source))).numpy(), spec.dot(source)
+    blocks = np.stack([_block(spec, source, numbers, b) for b in range(spec.blocks)])
+    return _grouped(blocks, dot.group) if dot else blocks
 
 
-def _block(spec: RegionSpec, source: Source, taps: Floats, block: int) -> Floats:
-    out = np.zeros(weight_shape(spec, source)[1:], np.float32)
+def _grouped(blocks: Weights, group: int) -> Weights:
+    """Several input channels side by side for each output channel."""
+    padded = np.pad(blocks, ((0, 0), (0, 0), (0, -blocks.shape[2] % group), (0, 0)))
+    rows = padded.reshape(*blocks.shape[:2], -1, group, blocks.shape[3])
+    return np.ascontiguousarray(rows.swapaxes(3, 4)).reshape(*rows.shape[:3], -1)
+
+
+def _block(spec: RegionSpec, source: Source, taps: Weights, block: int) -> Weights:
+    rows = 1 if spec.is_depthwise(source) else input_range(spec, source, block)[1]
+    out = np.zeros((source.taps, rows, spec.block), taps.dtype)
     low, high = block * spec.block, min(spec.channels, (block + 1) * spec.block)
     if spec.is_depthwise(source):
         out[:, 0, : high - low] = taps[low:high, 0].T

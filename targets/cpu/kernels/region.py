@@ -38,8 +38,8 @@ def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
             block=block,
             y0=tir.let(tirx.floordiv(tile, across) * rows),
             x0=tir.let(tirx.floormod(tile, across) * columns),
-            channels=Channels(spec.channels, spec.block, spec.tuning.lanes, block * spec.block),
-            currents={n: tir.scratch((n, rows * columns, spec.block)) for n in _rates(spec)},
+            channels=Channels(spec.channels, spec.block, spec.lanes, block * spec.block),
+            currents={n: tir.scratch((n, rows * columns, spec.block), spec.accumulator) for n in _rates(spec)},
         )
         _currents(task)
         scan.emit(task)
@@ -52,11 +52,11 @@ def _rates(spec: RegionSpec) -> list[int]:
 def _currents(task: Task) -> None:
     started: set[int] = set()
     for i, source in enumerate(task.spec.sources):
-        rate, x = steps(task.spec, source), task.buffers[f"x{i}"]
+        rate, x, weights = steps(task.spec, source), task.buffers[f"x{i}"], task.buffers.get(f"w{i}")
         is_first = rate not in started
         started.add(rate)
         if source.kind != "conv":
-            elementwise.emit(task, source, x, is_first)
+            elementwise.emit(task, source, x, weights, is_first)
             continue
         method = EventConv if task.spec.walks_bits(source) else DenseConv
-        method(task, source, x, task.buffers[f"w{i}"], is_first).emit()
+        method(task, source, x, weights, is_first).emit()

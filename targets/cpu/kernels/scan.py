@@ -9,6 +9,7 @@ from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.ir.neuron import Neuron
 from ldsnn_compiler.targets.cpu.kernels import tir
+from ldsnn_compiler.targets.cpu.kernels.fixed import FixedEmitter
 from ldsnn_compiler.targets.cpu.kernels.neuron import Emitter, Env, Value
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, words
 from ldsnn_compiler.targets.cpu.kernels.task import Task
@@ -24,16 +25,16 @@ def emit(task: Task) -> None:
 
 
 def _input(task: Task, step: Expr, pixel: Expr, vector: int) -> Expr:
-    """``x``: the sum of the sources' currents, and the bias."""
-    total = None
+    """``x``: the sum of the sources' currents, and the bias; it fits the currents' type."""
+    total, number = None, task.spec.accumulator
     for steps, current in task.currents.items():
         at = step if steps == task.spec.timesteps else tirx.floordiv(step, task.spec.timesteps // steps)
         value = current[at, pixel, task.span(vector)]
         total = value if total is None else total + value
     if task.spec.bias:
-        bias = task.channels.load(task.buffers["bias"], (), vector * task.lanes)
+        bias = task.cast(task.channels.load(task.buffers["bias"], (), vector * task.lanes), number)
         total = bias if total is None else total + bias
-    return tir.let(tir.const(0.0, task.lanes) if total is None else total)
+    return tir.let(task.cast(tir.const(0, task.lanes, number) if total is None else total, task.spec.number))
 
 
 def _write_currents(task: Task) -> None:
@@ -46,11 +47,13 @@ def _write_currents(task: Task) -> None:
 class _Scan:
     def __init__(self, task: Task, neuron: Neuron) -> None:
         self.task, self.neuron, self.program = task, neuron, neuron.program
-        self.emitter = Emitter(task.lanes)
-        registers = (task.spec.vectors, task.lanes)
-        self.state = {name: tir.scratch(registers) for name, _ in self.program.state}
-        self.rests = [tir.scratch(registers) for _ in range(task.spec.planes if task.spec.output == "bits" else 0)]
-        self.total = tir.scratch(registers) if neuron.substeps > 1 else None
+        self.number = task.spec.number
+        is_real = self.number == "float32"
+        self.emitter = Emitter(task.lanes) if is_real else FixedEmitter(task.lanes, task.spec.products)
+        registers, planes = (task.spec.vectors, task.lanes), task.spec.planes if task.spec.output == "bits" else 0
+        self.state = {name: tir.scratch(registers, self.number) for name, _ in self.program.state}
+        self.rests = [tir.scratch(registers, self.number) for _ in range(planes)]
+        self.total = tir.scratch(registers, self.number) if neuron.substeps > 1 else None
 
     def emit(self) -> None:
         """All pixels of the tile."""
@@ -66,15 +69,15 @@ class _Scan:
                 self._finish(at)
 
     def _parameters(self, vector: int, at: Expr) -> Env:
-        task, offset = self.task, vector * self.task.lanes
+        task, offset, places = self.task, vector * self.task.lanes, dict(self.task.spec.ratios)
         env: Env = {}
         for name, number in self.neuron.params.items():
-            if name in task.spec.per_channel:
-                env[name] = Value(task.channels.load(task.buffers[name], (), offset))
-            elif name in task.spec.per_neuron:
-                env[name] = Value(task.channels.load(task.buffers[name], (at,), offset))
+            if name in task.spec.per_channel or name in task.spec.per_neuron:
+                prefix = (at,) if name in task.spec.per_neuron else ()
+                values = task.channels.load(task.buffers[name], prefix, offset)
+                env[name] = self.emitter.parameter(values, places.get(name, 0))
             else:
-                env[name] = Value(tir.const(float(number), task.lanes))  # type: ignore[arg-type]
+                env[name] = self.emitter.constant(float(number))  # type: ignore[arg-type]
         return env
 
     def _register(self, name: str, vector: int) -> Expr:
@@ -109,7 +112,7 @@ class _Scan:
             emitted = self._substep(vector, x, parameters)
         else:
             whole = tir.ramp(0, self.task.lanes)
-            tir.store(self.total, tir.const(0.0, self.task.lanes), vector, whole)
+            tir.store(self.total, tir.const(0, self.task.lanes, self.number), vector, whole)
             with T.serial(self.neuron.substeps):
                 part = self.emitter.number(self._substep(vector, x, parameters))
                 tir.store(self.total, self.total[vector, whole] + part, vector, whole)
@@ -126,12 +129,12 @@ class _Scan:
         return env["n"] if self.neuron.signal.is_event else env[self.program.output]
 
     def _write_dense(self, vector: int, step: Expr, at: Expr, emitted: Value) -> None:
-        task, signal = self.task, self.neuron.signal
+        task = self.task
         prefix, offset = (task.batch, step, at), vector * task.lanes
         if task.spec.output == "dense":
-            scale = signal.unit if signal.is_event else 1.0 / self.neuron.substeps
+            scale = self.neuron.emitted_unit
             value = self.emitter.number(emitted)
-            value = value if scale == 1.0 else value * tir.const(scale, task.lanes)
+            value = value if scale == 1.0 else value * tir.const(scale, task.lanes, self.number)
             task.channels.save(task.buffers["y"], prefix, offset, value)
         if task.spec.membrane:
             task.channels.save(task.buffers["membrane"], prefix, offset, self._register(self.program.membrane, vector))
@@ -159,7 +162,7 @@ class _Scan:
     def _planes(self, emitted: Value, vector: int, planes: int) -> list[Expr]:
         """Masks of the binary digits of a count, lowest first.
 
-        Comparisons of floats all the way: LLVM 22 miscompiles words gathered from AVX-512 masks of truncated integers.
+        Comparisons all the way: LLVM 22 miscompiles words gathered from AVX-512 masks of truncated integers.
         """
         if planes == 1:
             return [self.emitter.mask(emitted)]
@@ -168,9 +171,9 @@ class _Scan:
         for plane, slots in zip(reversed(range(planes)), self.rests, strict=True):
             # through memory that becomes registers: TVM would inline a chain of bindings into itself
             tir.store(slots, rest, vector, whole)
-            weight = tir.const(float(2**plane), lanes)
+            weight = tir.const(2**plane, lanes, self.number)
             masks.append(tirx.GE(slots[vector, whole], weight))
-            rest = slots[vector, whole] - tirx.Select(masks[-1], weight, tir.const(0.0, lanes))
+            rest = slots[vector, whole] - tirx.Select(masks[-1], weight, tir.const(0, lanes, self.number))
         return masks[::-1]
 
     def _existing(self, word: Expr, number: Expr) -> Expr:

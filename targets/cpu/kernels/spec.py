@@ -4,6 +4,10 @@ A region is ``x = sum of its sources' currents + bias`` followed by a neuron pro
 one map of ``channels`` x ``space``. Layouts (all channels-last): dense ``[N, T, P, C]`` float32 with P = H*W; bits
 ``[N, T, planes, P, ceil(C / 64)]`` uint64, bit c % 64 of word c // 64 belonging to channel c, plane k weighing
 2**k.
+
+Numbers are float32, or whole: then weights are int8 or int16, currents are summed in int16 (modulo 2**16, so that only
+the whole sum has to fit) or int32, and the neuron, its parameters and state are int32. Dense whole numbers are int32,
+counts up to 255 uint8.
 """
 
 from __future__ import annotations
@@ -14,15 +18,23 @@ from typing import Literal
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
+from ldsnn_compiler.ir.types import Signal
+from ldsnn_compiler.targets.cpu.kernels.dot import DOTS, Dot
 
 Pair = tuple[int, int]
 Kind = Literal["conv", "identity", "current"]
 Form = Literal["dense", "bits"]
 Method = Literal["event", "dense"]
 Order = Literal["pixel", "tap", "word"]
+Number = Literal["float32", "int32", "int16", "int8", "uint8"]
 
 #: channels in one word of bits
 WORD = 64
+#: bytes of a number
+BYTES = {"float32": 4, "int32": 4, "int16": 2, "int8": 1, "uint8": 1}
+#: largest number in a byte
+BYTE = 255
+_LARGEST = {"uint8": BYTE, "int16": 2**15 - 1}
 #: a batch size that is only known at run time
 SYMBOLIC = "n"
 
@@ -31,12 +43,12 @@ SYMBOLIC = "n"
 class Tuning:
     """Loop structure; every choice gives the same result.
 
-    ``lanes``: floats in a vector register. ``block``: output channels a task keeps (a multiple of 64). ``tile``:
-    output pixels (rows, columns) of one task. ``order`` of the event loops: ``pixel`` finishes one pixel and
+    ``lanes``: 32-bit numbers in a vector register. ``block``: output channels a task keeps (a multiple of 64).
+    ``tile``: output pixels (rows, columns) of one task. ``order`` of the event loops: ``pixel`` finishes one pixel and
     timestep after the other with the accumulators in registers; ``tap`` sends all pixels and timesteps of the tile
     through the weights of one kernel position, ``word`` through those of ``words`` * 64 input channels of it, so
     that those weights are reused from a near cache. ``registers``: accumulators (vectors) the dense loops may hold.
-    ``prefetch``: rows to prefetch ahead.
+    ``prefetch``: rows to prefetch ahead. ``dots``: the instructions of :mod:`.dot` that may be used, the best first.
     """
 
     lanes: int = 16
@@ -46,6 +58,7 @@ class Tuning:
     words: int = 1
     registers: int = 24
     prefetch: int = 0
+    dots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,11 @@ class Source:
     region's (each step is held) or is a multiple of it (steps are summed; the caller scales). ``padding`` is that
     before the first row and column; behind the last it follows from the region's ``space``. ``method`` event walks
     set bits, dense multiplies everything.
+
+    ``weights`` and ``values`` are the types of the weights and of dense input. ``per_channel``: the scale of an
+    identity or current is a vector [C] of that type, an argument in the place of weights. ``partial``: events are
+    summed in int16 over at most that many words of one kernel position before they are added to int32 currents; 0 sums
+    them in the currents' own type.
     """
 
     kind: Kind
@@ -72,6 +90,15 @@ class Source:
     groups: int = 1
     scale: float = 1.0
     method: Method = "event"
+    weights: Number = "float32"
+    values: Number = "float32"
+    per_channel: bool = False
+    partial: int = 0
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether weights (or a scale per channel) are among the region's arguments."""
+        return self.kind == "conv" or self.per_channel
 
     @property
     def taps(self) -> int:
@@ -80,6 +107,11 @@ class Source:
     @property
     def pixels(self) -> int:
         return prod(self.space)
+
+    def peak(self, timesteps: int) -> int | None:
+        """Largest magnitude of whole numbers, summed over the steps that make one of ``timesteps``; None: any int32."""
+        largest = 2**self.planes - 1 if self.form == "bits" else _LARGEST.get(self.values)
+        return None if largest is None else largest * max(1, self.timesteps // timesteps)
 
 
 @dataclass(frozen=True)
@@ -99,7 +131,10 @@ class RegionSpec:
     ``batch`` None is symbolic. ``neuron`` None emits the currents. ``per_channel`` and ``per_neuron`` name the
     neuron's tensor parameters of shape [C] and [P, C]. ``output`` bits needs a neuron that emits bounded counts.
     ``state_io`` reads the initial and writes the final state; ``membrane`` adds the membrane of every step as an
-    output.
+    output. ``accumulator`` is the type of the currents, and with it says whether the region computes in whole numbers.
+    ``ratios`` gives the binary places of tensor parameters that are ratios: int32 multiples of ``2**-places``.
+    ``products`` is the type in which numbers are multiplied by ratios: int32 where the caller has shown that it is
+    enough.
     """
 
     batch: int | None
@@ -115,11 +150,52 @@ class RegionSpec:
     per_channel: tuple[str, ...] = ()
     per_neuron: tuple[str, ...] = ()
     tuning: Tuning = field(default_factory=Tuning)
+    accumulator: Number = "float32"
+    ratios: tuple[tuple[str, int], ...] = ()
+    products: Literal["int32", "int64"] = "int64"
 
     def __post_init__(self) -> None:
         problems = [Problem(text, where="CPU region") for text in _mistakes(self)]
         if problems:
             raise LdsnnError(problems)
+
+    @property
+    def number(self) -> Number:
+        """Type of the neuron, its parameters and state, the bias and the membrane."""
+        return "float32" if self.accumulator == "float32" else "int32"
+
+    @property
+    def emitted(self) -> Number:
+        """Type of a dense output."""
+        if self.neuron is None or self.number == "float32":
+            return self.number
+        return count_number(self.neuron.signal)
+
+    @property
+    def lanes(self) -> int:
+        """Numbers in a vector: as many as a register holds of the narrowest sums."""
+        narrow = self.accumulator == "int16" or any(s.partial for s in self.sources)
+        return self.tuning.lanes * (2 if narrow else 1)
+
+    def dot(self, source: Source) -> Dot | None:
+        """The instruction that multiplies several inputs of a dense source at a time, if there is one that fits it."""
+        if source.kind != "conv" or self.walks_bits(source) or self.is_depthwise(source):
+            return None
+        possible = (DOTS[name] for name in self.tuning.dots)
+        return next((dot for dot in possible if self._fits(dot, source)), None)
+
+    def _fits(self, dot: Dot, source: Source) -> bool:
+        """Types and range: one product of int16 numbers and the next make an int32."""
+        peak = source.peak(self.timesteps)
+        narrow = source.weights == "int8" or source.weights == dot.weights
+        return self.number != "float32" and narrow and peak is not None and peak <= dot.largest
+
+    def sums(self, source: Source) -> tuple[Number, int]:
+        """(type, vector lanes) in which the source's products are added up."""
+        if self.walks_bits(source) or source.kind != "conv":
+            return ("int16" if source.partial else self.accumulator), self.lanes
+        number = "int32" if self.dot(source) else self.accumulator
+        return number, self.tuning.lanes * (2 if number == "int16" else 1)
 
     def is_depthwise(self, source: Source) -> bool:
         """Every output channel reads the input channel of its own number."""
@@ -142,7 +218,7 @@ class RegionSpec:
     @property
     def block(self) -> int:
         """Output channels of one task: whole vectors, and whole words unless one block holds all channels."""
-        lanes, widest = self.tuning.lanes, self.tuning.block
+        lanes, widest = self.lanes, self.tuning.block
         if self.channels <= widest:
             return ceil(self.channels / lanes) * lanes
         words = range(1, widest // WORD + 1)
@@ -157,7 +233,7 @@ class RegionSpec:
     @property
     def vectors(self) -> int:
         """Vectors in a block."""
-        return self.block // self.tuning.lanes
+        return self.block // self.lanes
 
 
 def words(channels: int) -> int:
@@ -193,9 +269,25 @@ def _word_span(spec: RegionSpec, source: Source, block: int) -> int:
 
 
 def weight_shape(spec: RegionSpec, source: Source) -> tuple[int, int, int, int]:
-    """``[blocks, taps, input channels of the block, block]``: what :func:`~.layout.pack_weights` makes."""
-    rows = 1 if spec.is_depthwise(source) else input_range(spec, source, 0)[1]
-    return (spec.blocks, source.taps, rows, spec.block)
+    """``[blocks, taps, input channels of the block, block]``: what :func:`~.layout.pack_weights` makes.
+
+    For dot products ``[blocks, taps, groups of input channels, block * group]``, a group of inputs of one output
+    channel side by side.
+    """
+    rows, dot = 1 if spec.is_depthwise(source) else input_range(spec, source, 0)[1], spec.dot(source)
+    group = dot.group if dot else 1
+    return (spec.blocks, source.taps, ceil(rows / group), spec.block * group)
+
+
+def weight_number(spec: RegionSpec, source: Source) -> Number:
+    """Type of the packed weights: the source's, or what its dot product takes."""
+    dot = spec.dot(source)
+    return dot.weights if dot else source.weights
+
+
+def count_number(signal: Signal) -> Number:
+    """Type of whole numbers of that signal in dense form."""
+    return "uint8" if signal.is_bounded and signal.levels <= BYTE else "int32"  # type: ignore[operator]
 
 
 def buffers(spec: RegionSpec) -> tuple[BufferSpec, ...]:
@@ -208,22 +300,22 @@ def buffers(spec: RegionSpec) -> tuple[BufferSpec, ...]:
     found: list[BufferSpec] = []
     for i, source in enumerate(spec.sources):
         found.append(_input(n, i, source))
-        if source.kind == "conv":
-            found.append(BufferSpec(f"w{i}", weight_shape(spec, source)))
+        if source.is_weighted:
+            shape = weight_shape(spec, source) if source.kind == "conv" else (spec.channels,)
+            found.append(BufferSpec(f"w{i}", shape, weight_number(spec, source)))
     if spec.bias:
-        found.append(BufferSpec("bias", (spec.channels,)))
-    found += [BufferSpec(name, (spec.channels,)) for name in spec.per_channel]
-    found += [BufferSpec(name, (spec.pixels, spec.channels)) for name in spec.per_neuron]
+        found.append(BufferSpec("bias", (spec.channels,), spec.number))
+    found += [BufferSpec(name, (spec.channels,), spec.number) for name in spec.per_channel]
+    found += [BufferSpec(name, (spec.pixels, spec.channels), spec.number) for name in spec.per_neuron]
     states = [name for name, _ in spec.neuron.program.state] if spec.neuron and spec.state_io else []
-    found += [BufferSpec(f"{name}_in", (n, spec.pixels, spec.channels)) for name in states]
+    found += [BufferSpec(f"{name}_in", (n, spec.pixels, spec.channels), spec.number) for name in states]
     dense = (n, spec.timesteps, spec.pixels, spec.channels)
     bits = bits_shape(n, spec.timesteps, spec.planes, spec.pixels, spec.channels)
-    found.append(
-        BufferSpec("y", bits, "uint64", True) if spec.output == "bits" else BufferSpec("y", dense, is_output=True)
-    )
+    in_bits = spec.output == "bits"
+    found.append(BufferSpec("y", bits if in_bits else dense, "uint64" if in_bits else spec.emitted, True))
     if spec.membrane:
-        found.append(BufferSpec("membrane", dense, is_output=True))
-    found += [BufferSpec(f"{name}_out", (n, spec.pixels, spec.channels), is_output=True) for name in states]
+        found.append(BufferSpec("membrane", dense, spec.number, True))
+    found += [BufferSpec(f"{name}_out", (n, spec.pixels, spec.channels), spec.number, True) for name in states]
     return tuple(found)
 
 
@@ -232,7 +324,7 @@ def _input(n: int | str, index: int, source: Source) -> BufferSpec:
         return BufferSpec(
             f"x{index}", bits_shape(n, source.timesteps, source.planes, source.pixels, source.channels), "uint64"
         )
-    return BufferSpec(f"x{index}", (n, source.timesteps, source.pixels, source.channels))
+    return BufferSpec(f"x{index}", (n, source.timesteps, source.pixels, source.channels), source.values)
 
 
 def _mistakes(spec: RegionSpec) -> list[str]:
@@ -240,8 +332,8 @@ def _mistakes(spec: RegionSpec) -> list[str]:
     tuning = spec.tuning
     if tuning.block % WORD or tuning.block < WORD:
         found.append(f"block {tuning.block} is not a multiple of {WORD}")
-    if tuning.lanes not in (4, 8, 16, 32):
-        found.append(f"lanes is 4, 8, 16 or 32, not {tuning.lanes}")
+    if tuning.lanes not in (4, 8, 16, 32) or spec.lanes > 32:
+        found.append(f"lanes is 4, 8, 16 or 32 (16 at most where sums are int16), not {tuning.lanes}")
     if spec.output == "bits" and not (spec.neuron and spec.neuron.signal.is_bounded):
         found.append("only a neuron that emits bounded counts can write bits")
     if spec.neuron is None and (spec.membrane or spec.state_io):
@@ -266,4 +358,17 @@ def _source_mistakes(spec: RegionSpec, index: int, source: Source) -> list[str]:
         found.append(f"source {index}: a current is dense")
     if source.kind == "conv" and (source.channels % source.groups or spec.channels % source.groups):
         found.append(f"source {index}: {source.groups} groups of {source.channels} -> {spec.channels} channels")
+    return found + [f"source {index}: {text}" for text in _number_mistakes(spec, source)]
+
+
+def _number_mistakes(spec: RegionSpec, source: Source) -> list[str]:
+    """Numbers of a source that do not go with the region's."""
+    found, is_real = [], spec.accumulator == "float32"
+    given = [source.weights] * source.is_weighted + [source.values] * (source.form == "dense")
+    if any((number == "float32") != is_real for number in given):
+        found.append(f"{' and '.join(given)} do not add up in {spec.accumulator}")
+    if not is_real and source.scale != int(source.scale):
+        found.append(f"a whole number is scaled by a whole number, not {source.scale}")
+    if source.partial and (spec.accumulator != "int32" or source.weights not in ("int8", "int16")):
+        found.append(f"sums in int16 of {source.weights} weights widen into int32, not {spec.accumulator}")
     return found

@@ -33,7 +33,7 @@ class Task:
 
     @property
     def lanes(self) -> int:
-        return self.spec.tuning.lanes
+        return self.spec.lanes
 
     @property
     def vectors(self) -> range:
@@ -51,6 +51,10 @@ class Task:
     def current(self, source: Source) -> Buffer:
         """Where the source's current goes."""
         return self.currents[steps(self.spec, source)]
+
+    def cast(self, value: Expr, dtype: str) -> Expr:
+        """A vector of the task in another type."""
+        return tir.cast(value, dtype, self.lanes)
 
     def span(self, vector: int) -> Expr:
         """The lanes of one vector of the block."""

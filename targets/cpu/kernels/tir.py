@@ -1,4 +1,4 @@
-"""A thin layer over TVM's IR builder: vectors of float32, guarded channel tails, and the frame of a function."""
+"""A thin layer over TVM's IR builder: vectors, guarded channel tails, and the frame of a function."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels.spec import SYMBOLIC, BufferSpec
+from ldsnn_compiler.targets.emitting import private_scope
 
 # TVM's expressions and buffers carry no Python types worth naming.
 Expr = Any
@@ -37,7 +38,7 @@ def function(args: tuple[BufferSpec, ...], body: Callable[[Mapping[str, Buffer],
 
 def scratch(shape: tuple[int, ...], dtype: str = "float32") -> Buffer:
     """Memory private to the task whose loop body uses it; below 1 KiB it can live in registers."""
-    return T.sblock_alloc_buffer(shape, dtype, scope="global", layout=None)
+    return T.sblock_alloc_buffer(shape, dtype, scope=private_scope(), layout=None)
 
 
 def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
@@ -63,9 +64,15 @@ def broadcast(value: Expr, lanes: int) -> Expr:
     return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
 
-def const(value: float, lanes: int) -> Expr:
-    """A float32 vector of equal numbers."""
-    return broadcast(tirx.const(value, "float32"), lanes)
+def const(value: float, lanes: int, dtype: str = "float32") -> Expr:
+    """A vector of equal numbers."""
+    return broadcast(tirx.const(value if dtype == "float32" else int(value), dtype), lanes)
+
+
+def cast(value: Expr, dtype: str, lanes: int) -> Expr:
+    """A vector in another type; whole numbers wrap around where that is narrower."""
+    wanted = lanes_of(dtype, lanes)
+    return value if str(value.ty) == wanted else tirx.Cast(wanted, value)
 
 
 def u64(value: int) -> Expr:
@@ -76,8 +83,15 @@ def lanes_of(dtype: str, lanes: int) -> str:
     return f"{dtype}x{lanes}" if lanes > 1 else dtype
 
 
+def element(value: Expr) -> str:
+    """Type of one lane."""
+    return str(value.ty).partition("x")[0]
+
+
 def fence(value: Expr, lanes: int) -> Expr:
-    """Keep the rounding of a product: without it LLVM contracts ``a * b + c`` into one operation."""
+    """Keep the rounding of a float's product: without it LLVM contracts ``a * b + c`` into one operation."""
+    if element(value) != "float32":
+        return value
     return tirx.call_llvm_pure_intrin(lanes_of("float32", lanes), "llvm.arithmetic.fence", value)
 
 
@@ -153,30 +167,35 @@ class Channels:
 
     def __init__(self, channels: int, block: int, lanes: int, base: Expr) -> None:
         self.channels, self.block, self.lanes, self.base = channels, block, lanes, base
-        self._tail = scratch((lanes,)) if channels % block else None
+        self._tails: dict[str, Buffer] = {}
+
+    def _tail(self, dtype: str) -> Buffer:
+        if dtype not in self._tails:
+            self._tails[dtype] = scratch((self.lanes,), dtype)
+        return self._tails[dtype]
 
     def load(self, buffer: Buffer, prefix: tuple[Expr, ...], offset: int) -> Expr:
         """Lanes ``base + offset ...`` of the last axis, 0 past the end."""
         start = self.base + offset
-        if self._tail is None:
+        if self.channels % self.block == 0:
             return buffer[(*prefix, ramp(start, self.lanes))]
-        tail, all_ = self._tail, ramp(0, self.lanes)
+        tail, all_ = self._tail(str(buffer.dtype)), ramp(0, self.lanes)
         with T.If(start + self.lanes <= self.channels):
             with T.Then():
                 store(tail, buffer[(*prefix, ramp(start, self.lanes))], all_)
             with T.Else(), T.serial(self.lanes) as lane:
-                zero = tirx.const(0.0, "float32")
+                zero = const(0, 1, str(buffer.dtype))
                 value = tirx.if_then_else(start + lane < self.channels, buffer[(*prefix, start + lane)], zero)
                 store(tail, value, lane)
         return let(tail[all_])
 
     def save(self, buffer: Buffer, prefix: tuple[Expr, ...], offset: int, value: Expr) -> None:
         """Write the lanes that exist."""
-        start = self.base + offset
-        if self._tail is None:
+        start, value = self.base + offset, cast(value, str(buffer.dtype), self.lanes)
+        if self.channels % self.block == 0:
             store(buffer, value, *prefix, ramp(start, self.lanes))
             return
-        tail = self._tail
+        tail = self._tail(str(buffer.dtype))
         with T.If(start + self.lanes <= self.channels):
             with T.Then():
                 store(buffer, value, *prefix, ramp(start, self.lanes))

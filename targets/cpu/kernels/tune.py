@@ -8,21 +8,24 @@ from math import ceil, prod
 from typing import Any
 
 from ldsnn_compiler import cache
-from ldsnn_compiler.targets.cpu.kernels.spec import WORD, Pair, RegionSpec, Tuning, weight_shape
+from ldsnn_compiler.targets.cpu.kernels.spec import BYTES, WORD, Pair, RegionSpec, Tuning, weight_shape
 from ldsnn_compiler.targets.cpu.kernels.task import steps
 
-#: floats a vector register holds -> (channels per task, accumulators of the dense loops)
+#: 32-bit numbers a vector register holds -> (channels per task, accumulators of the dense loops)
 _REGISTERS = {32: (256, 24), 16: (128, 24), 8: (64, 12), 4: (64, 24)}
 #: density that the reuse of a weight row is guessed from
 _DENSITY = 0.1
 
 
-def tuned(spec: RegionSpec, cores: int = 2, lanes: int = 16, l2_bytes: int = 1 << 20) -> RegionSpec:
-    """The region with a :class:`~.spec.Tuning` chosen for its shape and a machine with ``cores`` and that L2 per
-    core."""
+def tuned(
+    spec: RegionSpec, cores: int = 2, lanes: int = 16, l2_bytes: int = 1 << 20, dots: tuple[str, ...] = ()
+) -> RegionSpec:
+    """The region with a :class:`~.spec.Tuning` chosen for its shape and a machine with ``cores``, that L2 per core and
+    the instructions ``dots``."""
     block, registers = _REGISTERS[lanes]
+    block *= spec.lanes // spec.tuning.lanes
     candidates = [
-        _with(spec, replace(Tuning(lanes=lanes, registers=registers), block=b, tile=tile))
+        _with(spec, Tuning(lanes=lanes, registers=registers, block=b, tile=tile, dots=dots))
         for b in sorted({block, max(WORD, block // 2)}, reverse=True)
         for tile in _tiles(spec)
     ]
@@ -58,7 +61,7 @@ def _tiles(spec: RegionSpec) -> Iterator[Pair]:
 def current_bytes(spec: RegionSpec) -> int:
     """Scratch memory of one task's currents."""
     rates = {steps(spec, s) for s in spec.sources}
-    return 4 * sum(rates) * prod(spec.tuning.tile) * spec.block
+    return BYTES[spec.accumulator] * sum(rates) * prod(spec.tuning.tile) * spec.block
 
 
 def _cost(spec: RegionSpec, cores: int, widest: int) -> float:
@@ -81,5 +84,5 @@ def _ordered(spec: RegionSpec, l2_bytes: int) -> Tuning:
     visits = prod(spec.tuning.tile) * max((steps(spec, s) for s in event), default=0)
     if visits < 16:
         return spec.tuning
-    weights = sum(4 * prod(weight_shape(spec, s)) for s in event)
+    weights = sum(BYTES[s.weights] * prod(weight_shape(spec, s)) for s in event)
     return replace(spec.tuning, order="word", words=1, prefetch=1 if weights > l2_bytes else 0)

@@ -1,0 +1,43 @@
+"""Instructions that multiply neighbouring narrow numbers and add the products to an int32: what dense layers in whole
+numbers are made of where a machine has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dot:
+    """``sums[i] += values[g i] * weights[g i] + ... + values[g i + g - 1] * weights[g i + g - 1]``, g = ``group``.
+
+    ``values`` and ``weights`` are the types, ``largest`` the largest input. ``intrinsic`` is LLVM's name by int32
+    lanes; it takes the sums first, unless ``adds`` says that they are to be added to what it gives. ``needs``: the CPU
+    feature that it takes, by lanes.
+    """
+
+    group: int
+    values: str
+    weights: str
+    largest: int
+    intrinsic: Mapping[int, str]
+    needs: Mapping[int, str]
+    adds: bool = False
+
+
+_VNNI = {n: f"llvm.x86.avx512.vpdpbusd.{32 * n}" for n in (4, 8, 16)}
+_MADD = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+
+#: by the names that :class:`~.spec.Tuning` lists, the best first
+DOTS: Mapping[str, Dot] = {
+    "vpdpbusd": Dot(4, "uint8", "int8", 255, _VNNI, {4: "avx512vnni", 8: "avx512vnni", 16: "avx512vnni"}),
+    "vex-vpdpbusd": Dot(4, "uint8", "int8", 255, _VNNI, {4: "avxvnni", 8: "avxvnni"}),
+    "sdot": Dot(4, "int8", "int8", 127, {4: "llvm.aarch64.neon.sdot.v4i32.v16i8"}, {4: "dotprod"}),
+    "pmaddwd": Dot(2, "int16", "int16", 2**15 - 1, _MADD, {8: "avx2", 16: "avx512bw"}, adds=True),
+}
+
+
+def dots(has: Callable[[str], bool], lanes: int) -> tuple[str, ...]:
+    """Names of the instructions that a machine with the features ``has`` can use on vectors of that many int32."""
+    return tuple(name for name, dot in DOTS.items() if lanes in dot.needs and has(dot.needs[lanes]))

@@ -42,7 +42,8 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_holds_what_it_should(saved: Path) -> None:
     names = {p.name for p in saved.iterdir()}
-    assert names == {"manifest.json", "graph.ldir", "weights.safetensors", "report.json", "lib-native.so"}
+    light = {"interface.json", "arguments.safetensors"}
+    assert names == {"manifest.json", "graph.ldir", "weights.safetensors", "report.json", "lib-native.so"} | light
     manifest = json.loads((saved / "manifest.json").read_text())
     assert {"versions", "target", "numerics", "threads", "batch", "schedule", "pipeline"} <= manifest.keys()
     assert manifest["threads"] == 1 and manifest["batch"] is None and manifest["numerics"] == "fp32"

@@ -13,13 +13,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ldsnn_compiler.ir.graph import Node
 
 IN_TIME = ("sequence", "batch_first", "folded")
@@ -36,22 +36,34 @@ def to_run(node: Node, x: Tensor, timesteps: int | None = None) -> Tensor:
     Raises:
         LdsnnError: folded rows are no multiple of the timesteps.
     """
-    time, steps = node["time"], timesteps or (*node.results, *node.operands)[0].type.timesteps
+    steps = timesteps or (*node.results, *node.operands)[0].type.timesteps
+    found: Tensor = time_first(x, node["time"], steps, node.path or node.name)
+    return found
+
+
+def to_caller(node: Node, x: Tensor) -> Tensor:
+    """The inverse of :func:`to_run`."""
+    found: Tensor = as_called(x, node["time"])
+    return found
+
+
+def time_first(x: Any, time: str, steps: int, where: str) -> Any:
+    """A torch or numpy array laid out as ``time`` says, as ``[T, N, *shape]``; an error names ``where``."""
     if time in ("static", "squeeze"):
         return x[None]
     if time == "folded" and x.ndim > 0:
         if x.shape[0] % steps:
             message = f"expected a multiple of {steps} rows, the timesteps, found {x.shape[0]}"
-            raise LdsnnError(Problem(message, where=node.path or node.name))
-        x = x.unflatten(0, (-1, steps))
-    return x.transpose(0, 1) if time in BATCH_MAJOR and x.ndim > 1 else x
+            raise LdsnnError(Problem(message, where=where))
+        x = x.reshape(-1, steps, *x.shape[1:])
+    return x.swapaxes(0, 1) if time in BATCH_MAJOR and x.ndim > 1 else x
 
 
-def to_caller(node: Node, x: Tensor) -> Tensor:
-    """The inverse of :func:`to_run`."""
-    time = node["time"]
+def as_called(x: Any, time: str) -> Any:
+    """The inverse of :func:`time_first`."""
     if time in ("static", "squeeze"):
         return x[0]
     if time not in BATCH_MAJOR:
         return x
-    return x.transpose(0, 1) if time == "batch_first" else x.transpose(0, 1).flatten(0, 1)
+    x = x.swapaxes(0, 1)
+    return x if time == "batch_first" else x.reshape(-1, *x.shape[2:])

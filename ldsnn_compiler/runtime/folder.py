@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ldsnn_compiler.runtime.compiled import Settings
 
 MANIFEST = "manifest.json"
+#: of bundles that TVM's run time runs
+FORMAT, VERSION = "ldsnn bundle", 1
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
@@ -68,6 +71,7 @@ def header(format: str, version: int, graph: Graph, settings: Settings) -> dict[
         "batch": settings.batch,
         "pipeline": settings.pipeline,
         "schedule": settings.schedule,
+        "tunings": {region: asdict(tuning) for region, tuning in settings.tunings.items()},
     }
 
 
@@ -75,7 +79,7 @@ def versions() -> dict[str, Any]:
     """What must agree between the compiler of a bundle and the process that loads it."""
     from ldsnn_compiler.ir.text import VERSION as LDIR_VERSION
 
-    return {**code_versions(), "ldir": LDIR_VERSION}
+    return {"ldir": LDIR_VERSION, **code_versions()}
 
 
 def code_versions() -> dict[str, Any]:

@@ -281,16 +281,20 @@ def native_gpu() -> Board | None:
 
 
 def architectures() -> tuple[str, ...]:
-    """Of every GPU that a board has: what a library holds machine code for."""
-    return tuple(sorted({b.gpu.arch for b in boards().values() if b.gpu is not None and not b.gpu.emulated}))
+    """Of every GPU that a board has, and of this machine's: what a library holds machine code for."""
+    _load_builtin()
+    known = {b.gpu.arch for b in _BOARDS.values() if b.gpu is not None and not b.gpu.emulated}
+    found = cuda.running()
+    return tuple(sorted(known | ({found[1].arch} if found else set())))
 
 
 def _missing_gpu() -> tuple[str, ...]:
     found = cuda.running()
     if found is None:
         return ("a CUDA device",)
-    lowest = min(architectures())
-    return () if found[1].capability >= int(lowest.removeprefix("sm_")) else (f"a CUDA device of {lowest} or later",)
+    _load_builtin()
+    lowest = min((b.gpu for b in _BOARDS.values() if b.gpu is not None), key=lambda gpu: gpu.capability)
+    return () if found[1].capability >= lowest.capability else (f"a CUDA device of {lowest.arch} or later",)
 
 
 def _generic_cost(vector_bits: int) -> Cost:

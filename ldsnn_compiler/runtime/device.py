@@ -13,6 +13,7 @@ import torch
 from ldsnn_compiler.runtime import data
 from ldsnn_compiler.runtime import threads as pool
 from ldsnn_compiler.runtime.library import Library
+from ldsnn_compiler.runtime.place import is_gpu
 from ldsnn_compiler.targets.boards import Board
 
 LEAST_MS = 2
@@ -124,3 +125,12 @@ def _seconds(function: Any, arguments: Sequence[Any]) -> float:
     start = perf_counter()
     function(*arguments)
     return perf_counter() - start
+
+
+def here(board: Board) -> Device:
+    """This process, or the GPU of this machine for code that runs there."""
+    if not is_gpu(board) or board.missing():
+        return Host()
+    from ldsnn_compiler.runtime.gpu import Cuda
+
+    return Cuda(board)

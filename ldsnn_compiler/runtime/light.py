@@ -39,6 +39,7 @@ from ldsnn_compiler.runtime.folder import (
 from ldsnn_compiler.runtime.interface import Interface, Port
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.network import Network
+from ldsnn_compiler.runtime.place import place_of
 from ldsnn_compiler.targets.boards import Board
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def load(path: str | Path) -> Light:
         arguments = load_arrays(contents[ARGUMENTS])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         refuse(path, f"its contents cannot be read: {str(error).splitlines()[0]}")
-    return Light(interface, manifest["batch"], manifest["threads"], Library(content=contents[library]), arguments)
+    place = place_of(board)
+    code = Library(content=contents[library])
+    return Light(interface, manifest["batch"], manifest["threads"], code, arguments, place)
 
 
 def write(folder: Path, interface: Interface, plans: Mapping[str, Plan]) -> tuple[str, ...]:
@@ -83,13 +86,14 @@ class Light(Network[Arrays]):
         threads: int,
         library: Library,
         arguments: Mapping[str, Arrays],
+        place: Any,
     ) -> None:
-        """``arguments`` by the names that ``interface`` has, and the states' initial values by theirs."""
-        import tvm
+        """``arguments`` by the names that ``interface`` has, and the states' initial values by theirs; ``place`` is
+        TVM's device."""
         from tvm.runtime.vm import VirtualMachine
 
-        self.interface, self.batch, self.threads = interface, batch, threads
-        machine = VirtualMachine(library.module, tvm.cpu())
+        self.interface, self.batch, self.threads, self.place = interface, batch, threads, place
+        machine = VirtualMachine(library.module, place)
         self._functions = {entry: machine[entry] for entry in interface.arguments}
         put = {name: self._put(arguments[name]) for names in interface.arguments.values() for name in names}
         self._arguments = {entry: [put[name] for name in names] for entry, names in interface.arguments.items()}
@@ -106,7 +110,8 @@ class Light(Network[Arrays]):
     def _put(self, x: Arrays) -> Any:
         import tvm
 
-        return tvm.runtime.tensor(np.ascontiguousarray(x))  # its memory is aligned as generated code needs it
+        # its memory is aligned as generated code needs it
+        return tvm.runtime.tensor(np.ascontiguousarray(x), self.place)
 
     def _get(self, x: Any) -> Arrays:
         found: Arrays = x.numpy()

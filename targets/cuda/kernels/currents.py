@@ -218,11 +218,7 @@ class _Events(_Convolution):
             for v in range(width):
                 value = self._weight(planes, tap, word, self.open[u], v)
                 # the first bit is there, or the loop would have ended
-                some = (
-                    value
-                    if u == 0
-                    else tirx.if_then_else(self.open[u] != tir.u64(0), value, tir.const(0, 1, self.number))
-                )
+                some = value if u == 0 else tirx.if_then_else(self.open[u] != tir.u64(0), value, zero)
                 tir.store(self.taken, some, u * width + v)
         for u in range(unroll):
             for v in range(width):

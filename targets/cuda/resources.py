@@ -1,0 +1,113 @@
+"""What kernels need of a GPU, read from their machine code: registers, shared and local memory.
+
+A cubin is an ELF file. The kernel's code section carries its registers in the high byte of ``sh_info``; the size of
+its ``.nv.shared`` section is the shared memory of a block; ``.nv.info`` lists stack frames, in local memory, which is
+where registers are spilled to.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.targets.cuda.gpu import Gpu
+
+#: attribute of .nv.info: a pair of words, a symbol's number and the bytes of its stack frame
+_FRAME_SIZE = 0x11
+_MOST_SHARED = 48 * 1024
+_MOST_REGISTERS = 255
+_SYMBOL = struct.Struct("<IBBHQQ")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one kernel. ``registers`` and ``local_bytes`` per thread, ``shared_bytes`` per block."""
+
+    kernel: str
+    registers: int
+    shared_bytes: int
+    local_bytes: int
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: str
+    info: int
+    content: bytes
+    size: int
+
+
+def resources(cubin: bytes) -> tuple[Resources, ...]:
+    """Of every kernel in a cubin, by name."""
+    sections = {s.name: s for s in _sections(cubin)}
+    symbols = _symbols(sections[".symtab"].content, sections[".strtab"].content)
+    frames = {symbols[number]: size for number, size in _frames(sections[".nv.info"].content) if number in symbols}
+    found = []
+    for name, section in sorted(sections.items()):
+        if not name.startswith(".text."):
+            continue
+        kernel = name.removeprefix(".text.")
+        shared = sections.get(f".nv.shared.{kernel}")
+        found.append(
+            Resources(kernel, section.info >> 24, shared.size if shared is not None else 0, frames.get(kernel, 0))
+        )
+    return tuple(found)
+
+
+def check(found: tuple[Resources, ...], threads: Mapping[str, int], gpu: Gpu) -> None:
+    """Raise if a block of some kernel, of that many threads, does not fit the GPU; all such kernels at once."""
+    problems = []
+    for each in found:
+        wanted = _rounded(each.registers) * threads.get(each.kernel, 1)
+        limits = (
+            ("registers of a thread", each.registers, _MOST_REGISTERS),
+            ("registers of a block", wanted, gpu.registers),
+            ("bytes of shared memory", each.shared_bytes, min(_MOST_SHARED, gpu.shared_kib * 1024)),
+        )
+        problems += [
+            Problem(f"needs {need} {what}, {gpu.arch} has {have}", where=each.kernel)
+            for what, need, have in limits
+            if need > have
+        ]
+    if problems:
+        raise LdsnnError(problems)
+
+
+def _rounded(registers: int) -> int:
+    """As they are allotted to a thread: by eights."""
+    return -(-registers // 8) * 8
+
+
+def _sections(elf: bytes) -> Iterator[_Section]:
+    if elf[:4] != b"\x7fELF":
+        raise LdsnnError("not a cubin: it is no ELF file")
+    start, (size, count, names_at) = struct.unpack_from("<Q", elf, 40)[0], struct.unpack_from("<HHH", elf, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", elf, start + i * size) for i in range(count)]
+    names = elf[headers[names_at][4] :]
+    for name, kind, _, _, offset, length, _, info, _, _ in headers:
+        is_empty = kind == 8  # NOBITS: shared memory, that no byte of the file stands for
+        yield _Section(_text(names, name), info, b"" if is_empty else elf[offset : offset + length], length)
+
+
+def _symbols(table: bytes, names: bytes) -> dict[int, str]:
+    return {i: _text(names, entry[0]) for i, entry in enumerate(_SYMBOL.iter_unpack(table))}
+
+
+def _frames(info: bytes) -> Iterator[tuple[int, int]]:
+    """(symbol, bytes) of every stack frame; an attribute is its format, its kind, and a value or a block's size."""
+    at = 0
+    while at + 4 <= len(info):
+        form, kind, value = struct.unpack_from("<BBH", info, at)
+        at += 4
+        if form != 4:
+            continue
+        if kind == _FRAME_SIZE and value == 8:
+            number, size = struct.unpack_from("<II", info, at)
+            yield number, size
+        at += value
+
+
+def _text(names: bytes, at: int) -> str:
+    return names[at : names.index(0, at)].decode()

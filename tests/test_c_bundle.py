@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from c_harness import SANITIZED, STRICT, answers, assert_right, build, bundle, check, parts, run
+from conftest import ROOT
 from graphs import Net, inputs_of
 from graphs import run as interpreted
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
+from ldsnn_compiler.ir.store import read_graph
 from ldsnn_compiler.targets.c import CBundle
 from ldsnn_compiler.targets.c.names import made_name, network_name, parameters
 from ldsnn_compiler.targets.c.objects import LIBC, LIBM
@@ -307,6 +309,20 @@ def test_cmake_builds_it(made: tuple[CBundle, Path], tmp_path: Path, embed: str)
     weights = "-" if embed == "ON" else folder / "net_weights.bin"
     run([tmp_path / "net_main", weights, folder / "example_input.bin", tmp_path / "out"])
     assert (tmp_path / "out").read_bytes() == (folder / "example_output.bin").read_bytes()
+
+
+@pytest.mark.cmake
+def test_the_example_classifies_as_the_interpreter_does(tmp_path: Path) -> None:
+    """``examples/c_program`` around the network of the demonstration."""
+    demo, example = ROOT / "ldsnn_compiler" / "demo", ROOT / "examples" / "c_program"
+    c = bundle(read_graph(demo / "digits.ldir"), tmp_path / "net", "digits", schedule=demo / "schedule.json")
+    run(["cmake", "-S", example, "-B", tmp_path / "build", f"-DDIGITS={tmp_path / 'net'}"])
+    run(["cmake", "--build", tmp_path / "build"])
+    text = (example / "images.txt").read_text()
+    images = torch.tensor(list(map(float, text.split()))).reshape(-1, 1, 8, 8) / 16
+    wanted = interpreted(c.graph, (images[None],))[0].argmax(-1).flatten().tolist()
+    found = subprocess.run([tmp_path / "build" / "classify"], input=text, capture_output=True, text=True, check=True)
+    assert list(map(int, found.stdout.split())) == wanted == [0, 1, 6, 7]
 
 
 def test_the_manifest_lists_every_file(made: tuple[CBundle, Path]) -> None:

@@ -38,7 +38,7 @@ from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.cost import GUESSED_DENSITY, prefers_events
-from ldsnn_compiler.targets.region import SYNAPSES, fusible
+from ldsnn_compiler.targets.region import SYNAPSES, fusible, scales_whole
 
 #: counts of more bits than this travel as numbers
 MOST_PLANES = 8
@@ -163,7 +163,7 @@ class _Chooser:
             return fusible(user)
         if user.op.name in POOLS:
             return pools_on_bits(user)
-        if user.op.name in ("resample", "flatten", "add", "readout"):
+        if user.op.name in ("resample", "flatten", "add", "readout") or scales_whole(self.graph, user):
             return any(self._reads_bits(u) or u.op.name == "neuron" for u, _ in self.graph.uses(user.result))
         return False
 

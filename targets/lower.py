@@ -8,6 +8,7 @@ in the form its producer writes and is converted, once, where a consumer reads a
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import networkx as nx
 import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.ir.bounds import Bounds
 from ldsnn_compiler.ir.graph import Graph, Node, Value, tensor_refs
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.cpu import forms
@@ -48,7 +50,7 @@ class Lowering:
 
     def canonical(self, value: Value) -> Buffer:
         """The buffer ``[T, N, *shape]`` of a value."""
-        return Buffer((self.steps(value), BATCH, *value.type.shape))
+        return Buffer((self.steps(value), BATCH, *value.type.shape), value.type.dtype)
 
     def read(self, value: Value, form: str = forms.CANONICAL) -> str:
         """The buffer of a value in a form, converting it (once) if it exists in another only."""
@@ -71,9 +73,19 @@ class Lowering:
         return self.plan.buffer(name, forms.buffer(value.type, self.steps(value), form))
 
     def tensor(self, name: str) -> str:
-        """A tensor of the graph as an argument, as it is stored."""
+        """A tensor of the graph as an argument: float32, or int32 for whole numbers."""
+        value, buffer = self.graph.tensors[name], self.tensor_buffer(name)
+        return self.plan.argument(f"@{name}", buffer, lambda: value.to(getattr(torch, buffer.dtype)))
+
+    def tensor_buffer(self, name: str) -> Buffer:
+        """The buffer of a tensor of the graph."""
         value = self.graph.tensors[name]
-        return self.plan.argument(f"@{name}", Buffer(tuple(value.shape)), lambda: value.to(torch.float32))
+        return Buffer(tuple(value.shape), "float32" if value.is_floating_point() else "int32")
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """What is proved of the numbers of a whole-number graph."""
+        return Bounds(self.graph)
 
     def number(self, value: float) -> str:
         """A number as an argument of one element, so that layers that differ in it share their code."""

@@ -3,7 +3,7 @@
 .. code-block:: text
 
     value -> [resample | readout mean, sum]* -> [flatten] -> conv | linear -> [resample]* -.
-    value -> [resample]* --------------------------------------------------------------+-> add* -> root
+    value -> [resample | scale]* ------------------------------------------------------+-> add* -> root
 
 Passes use this to find regions, lowering to take them apart again.
 """
@@ -24,7 +24,7 @@ class Addend:
     """One addend: ``value`` through ``synapse`` (None: as it is). ``nodes`` are the region's nodes on the way.
 
     ``time`` is how the steps of ``value`` meet the region's: ``same``, ``mean``, ``sum`` or ``repeat``. ``flattened``:
-    the value's axes were one at the synapse.
+    the value's axes were one at the synapse. ``scale``: what multiplies whole numbers that no synapse does.
     """
 
     value: Value
@@ -32,6 +32,7 @@ class Addend:
     nodes: tuple[Node, ...] = ()
     time: str = "same"
     flattened: bool = False
+    scale: Node | None = None
 
 
 def addends(root: Node, inside: Inside) -> tuple[Addend, ...]:
@@ -51,8 +52,10 @@ def _behind_synapse(at: Addend, inside: Inside) -> tuple[Addend, ...]:
         return tuple(
             found for operand in node.operands for found in _behind_synapse(replace(through, value=operand), inside)
         )
-    if node.op.name in SYNAPSES:
+    if node.op.name in SYNAPSES and at.scale is None:
         return (_before_synapse(replace(through, synapse=node), inside),)
+    if node.op.name == "scale" and at.scale is None:
+        return _behind_synapse(replace(through, scale=node), inside)
     if (time := joined(at.time, node)) is not None:
         return _behind_synapse(replace(through, time=time), inside)
     return (at,)
@@ -97,11 +100,20 @@ def fusible(node: Node) -> bool:
     return node.op.name != "linear" or len(node.operands[0].type.shape) == 1
 
 
+def scales_whole(graph: Graph, node: Node) -> bool:
+    """Whether a node multiplies whole numbers by a whole number, or by one for each channel."""
+    if node.op.name != "scale" or node.type.dtype == "float32":
+        return False
+    by = node["by"]
+    return bool(graph.tensors[by.name].ndim == 1) if by is not None else float(node["factor"]).is_integer()
+
+
 def single_use(graph: Graph, cyclic: frozenset[str]) -> Inside:
     """``inside`` of a region still to be made: nodes whose only use it is, outside cycles, and of a kind that fits."""
 
     def inside(node: Node) -> bool:
         fits = node.op.name in ("add", "flatten") or node.op.name in SYNAPSES or time_change(node) is not None
+        fits = fits or scales_whole(graph, node)
         return fits and fusible(node) and node.name not in cyclic and sum(len(graph.uses(r)) for r in node.results) == 1
 
     return inside

@@ -3,18 +3,22 @@ bodies.
 
 Two functions are built from tensor expressions, the initial state and one step, and joined into one:
 ``state = initial; for t: values[t], next = step(inputs[t], state); state = next``. Code size does not grow with T.
+Whole numbers are kept in int32 and computed with in float64, where they are exact, as they are in the interpreter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.ir.program import Expr, fold
-from ldsnn_compiler.targets.cpu.plain import batch_size, first_step, scheduled
+from ldsnn_compiler.targets.cpu.plain import batch_size, first_step, scheduled, wide
+from ldsnn_compiler.targets.cuda import bind
+from ldsnn_compiler.targets.emitting import on_gpu
 from ldsnn_compiler.targets.plan import BATCH, Buffer
 
 Env = dict[str, Callable[..., Any]]
@@ -41,9 +45,10 @@ class Cycle:
         found: dict[tuple[str, str], Buffer] = {}
         for node in self.nodes:
             if node.op.name == "delay":
-                found[node.name, "held"] = Buffer((node["steps"], BATCH, *node.type.shape))
+                found[node.name, "held"] = Buffer((node["steps"], BATCH, *node.type.shape), node.type.dtype)
             elif node.op.name == "neuron":
-                found |= {(node.name, k): Buffer((BATCH, *node.type.shape)) for k, _ in node["neuron"].program.state}
+                buffer = Buffer((BATCH, *node.type.shape), node.type.dtype)
+                found |= {(node.name, k): buffer for k, _ in node["neuron"].program.state}
         return found
 
     def build(self, batch: int | None) -> Any:
@@ -67,7 +72,9 @@ class _Builder:
         counter = [Buffer((1,), "int32")] if cycle.timed else []
         data = self._placeholders([*cycle.outside.values(), *cycle.tensors.values(), *states, *counter])
         t = tirx.Var("t", "int32")
-        made = [_stage(r.shape, lambda i, r: r(*i), r) for r in self._step(data, t)]
+        results = {r.name: r.type for n in cycle.nodes for r in n.results}
+        wanted = [*(results[name].dtype for name in cycle.exported), *(s.dtype for s in states)]
+        made = [_typed(r, dtype) for r, dtype in zip(self._step(data, t), wanted, strict=True)]
         step = scheduled(te.create_prim_func([*data, *made, t]))
         inputs, rest = _split(step.params, len(cycle.outside) + len(cycle.tensors))
         kept, rest = _split(rest, len(states))
@@ -75,19 +82,19 @@ class _Builder:
         now, rest = _split(rest, len(cycle.exported))
         after, (variable,) = _split(rest, len(states))
         before, left = self._buffers("before", states), self._buffers("after", states)
-        shapes = {r.name: r.type.shape for n in cycle.nodes for r in n.results}
-        results = self._buffers("y", [Buffer((cycle.steps, BATCH, *shapes[name])) for name in cycle.exported])
+        types = [results[name] for name in cycle.exported]
+        given = self._buffers("y", [Buffer((cycle.steps, BATCH, *t.shape), t.dtype) for t in types])
         loop = [
             step.body,
             *(_copy(dst, src) for dst, src in zip(kept, after, strict=True)),
-            *(_copy(dst, src, at=variable) for dst, src in zip(results, now, strict=True)),
+            *(_copy(dst, src, at=variable) for dst, src in zip(given, now, strict=True)),
         ]
         body = [
             *(_copy(dst, src) for dst, src in zip(kept, before, strict=True)),
             _loop(variable, cycle.steps, tirx.SeqStmt(loop)),
             *(_copy(dst, src) for dst, src in zip(left, kept, strict=True)),
         ]
-        return _prim_func([*inputs, *before, *count, *results, *left], [*kept, *now, *after], tirx.SeqStmt(body))
+        return _prim_func([*inputs, *before, *count, *given, *left], [*kept, *now, *after], tirx.SeqStmt(body))
 
     def initial(self) -> Any:
         from tvm import te
@@ -110,20 +117,23 @@ class _Builder:
     def _initial(self, data: Sequence[Any]) -> list[Any]:
         from tvm import tirx
 
-        tensors = dict(zip(self.cycle.tensors, data, strict=True))
+        tensors = dict(zip(self.cycle.tensors, map(wide, data), strict=True))
         inits: list[Any] = []
         for (name, variable), spec in self.cycle.states().items():
             node, shape = self.cycle.graph.node(name), spec.sized(self.batch)
             if node.op.name == "delay":
-                inits.append(_stage(shape, lambda i: tirx.const(0.0, "float32")))
+                inits.append(_stage(shape, lambda i, zero: zero, tirx.const(0, spec.dtype)))
                 continue
             env = _parameters(node["neuron"], tensors)
             init = dict(node["neuron"].program.state)[variable]
-            inits.append(_stage(shape, lambda i, init, env: value_at(init, env, (0, *i)), init, env))
+            number = arithmetic(node["neuron"])
+            first = _stage(shape, lambda i, *given: value_at(given[0], given[1], (0, *i), given[2]), init, env, number)
+            inits.append(_typed(first, spec.dtype))
         return inits
 
     def _step(self, data: Sequence[Any], t: Any) -> list[Any]:
-        given, rest = _split(data, len(self.cycle.outside))
+        numbers = len(data) - self.cycle.timed
+        given, rest = _split([*map(wide, data[:numbers]), *data[numbers:]], len(self.cycle.outside))
         outside = dict(zip(self.cycle.outside, given, strict=True))
         given, rest = _split(rest, len(self.cycle.tensors))
         tensors = dict(zip(self.cycle.tensors, given, strict=True))
@@ -167,18 +177,19 @@ def neuron_step(
     state."""
     from tvm import tirx
 
-    program, signal, x = neuron.program, neuron.signal, inputs[0]
+    program, signal, x, number = neuron.program, neuron.signal, inputs[0], arithmetic(neuron)
     env: Env = {**dict(zip(program.inputs, inputs, strict=True)), **_parameters(neuron, tensors)}
     env |= {k: _per_sample(s) for k, s in state.items()}
     total: Any = None
     for _ in range(neuron.substeps):
         for assign in program.steps:
             known = dict(env)
-            env[assign.target] = _stage(x.shape, lambda i, value, known: value_at(value, known, i), assign.value, known)
+            value = assign.value
+            env[assign.target] = _stage(x.shape, lambda i, *at: value_at(at[0], at[1], i, number), value, known)
         part = env["n" if signal.is_event else program.output]
         total = part if total is None else _stage(x.shape, lambda i, a, b: a(*i) + b(*i), total, part)
-    scale = signal.unit if signal.is_event else 1.0 / neuron.substeps
-    values = _stage(x.shape, lambda i: total(*i) * tirx.const(scale, "float32"))
+    scale = neuron.emitted_unit
+    values = _stage(x.shape, lambda i: total(*i) * tirx.const(scale, number))
     left = {k: _stage(s.shape, lambda i, y: y(0, *i), env[k]) for k, s in state.items()}
     return [values, _stage(x.shape, lambda i: env[program.membrane](*i))], left
 
@@ -188,6 +199,14 @@ def _stage(shape: Sequence[Any], at: Callable[..., Any], *bound: Any) -> Any:
     from tvm import te
 
     return te.compute(shape, lambda *i: at(i, *bound), name="stage")
+
+
+def _typed(tensor: Any, dtype: str) -> Any:
+    """A stage of its own in that type."""
+    from tvm import tirx
+
+    is_kept = str(tensor.dtype) == dtype
+    return _stage(tensor.shape, lambda i: tensor(*i) if is_kept else tirx.Cast(dtype, tensor(*i)))
 
 
 def _per_sample(state: Any) -> Callable[..., Any]:
@@ -200,31 +219,36 @@ def _parameters(neuron: Neuron, tensors: Mapping[str, Any]) -> Env:
 
     def read(value: float | TensorRef) -> Callable[..., Any]:
         if not isinstance(value, TensorRef):
-            return lambda *i: tirx.const(value, "float32")
+            return lambda *i: tirx.const(value, arithmetic(neuron))
         tensor = tensors[value.name]
         return (lambda *i: tensor(i[2])) if len(tensor.shape) == 1 else (lambda *i: tensor(*i[2:]))
 
     return {name: read(value) for name, value in neuron.params.items()}
 
 
-def value_at(expr: Expr, env: Env, index: Sequence[Any]) -> Any:
+def arithmetic(neuron: Neuron) -> str:
+    """Type in which a neuron's program is evaluated."""
+    return "float64" if neuron.is_whole else "float32"
+
+
+def value_at(expr: Expr, env: Env, index: Sequence[Any], number: str) -> Any:
     """A program expression at one index of ``[1, N, *shape]``, every product fenced against contraction."""
     from tvm import tirx
 
-    return fold(expr, lambda c: tirx.const(c, "float32"), lambda name: env[name](*index), _apply)
+    return fold(expr, lambda c: tirx.const(c, number), lambda name: env[name](*index), partial(_apply, number))
 
 
-def _apply(op: str, args: list[Any]) -> Any:
+def _apply(number: str, op: str, args: list[Any]) -> Any:
     from tvm import tirx
 
-    zero, one = tirx.const(0.0, "float32"), tirx.const(1.0, "float32")
+    zero, one = tirx.const(0.0, number), tirx.const(1.0, number)
     match op, args:
         case "add", [a, b]:
             return a + b
         case "sub", [a, b]:
             return a - b
         case "mul", [a, b]:
-            return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", a * b)
+            return tirx.call_llvm_pure_intrin(number, "llvm.arithmetic.fence", a * b)
         case "div", [a, b]:
             return a / b
         case "ge", [a, b]:
@@ -273,6 +297,8 @@ def _copy(target: Any, source: Any, at: Any = None) -> Any:
     index = [v for v, _ in loops]
     where = index if at is None else [at, *index[1:]]
     body = tirx.BufferStore(target, tirx.BufferLoad(source, index), where)
+    if on_gpu():
+        return bind.nest(loops, body)
     for variable, extent in reversed(loops):
         body = _loop(variable, extent, body)
     return body

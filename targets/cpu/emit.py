@@ -74,7 +74,7 @@ def plain(low: Lowering, node: Node) -> None:
     """Any op with a tensor expression."""
     _need_compute(node)
     operands = [low.read(o) for o in node.operands]
-    tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of([node])}
+    tensors = {name: low.tensor_buffer(name) for name in tensors_of([node])}
     timed = node.op.kind == "scan" and low.carried
     types, steps = tuple(o.type for o in node.operands), low.steps(node.result)
     key = (node.op.name, _code(node), tuple(tensors.values()), types, steps, timed)
@@ -83,7 +83,7 @@ def plain(low: Lowering, node: Node) -> None:
     low.kernel(
         node.op.name,
         key,
-        lambda batch: op_function(node.op, call, buffers, tensors, timed, batch),
+        lambda batch: op_function(node.op, call, buffers, tensors, timed, batch, node.type.dtype),
         [*operands, *map(low.tensor, tensors), *([low.counter()] if timed else [])],
         [low.write(node.result)],
         [node],
@@ -124,17 +124,21 @@ def add_state(low: Lowering, node: Node, variable: str, buffer: Buffer, initial:
     return state
 
 
-def _zeros(shape: tuple[int, ...], fill: float, batch: int) -> torch.Tensor:
-    return torch.full([batch if d == BATCH else d for d in shape], fill)
+def _filled(buffer: Buffer, fill: float, batch: int) -> torch.Tensor:
+    dtype = getattr(torch, buffer.dtype)
+    if buffer.dtype == "int32":  # the least of them in the place of minus infinity
+        fill = max(fill, torch.iinfo(dtype).min)
+    return torch.full(buffer.sized(batch), fill, dtype=dtype)
 
 
 def delay(low: Lowering, node: Node) -> None:
     """A delay outside any cycle."""
     shape, steps = (node["steps"], BATCH, *node.type.shape), low.steps(node.result)
-    held = [add_state(low, node, "held", Buffer(shape), partial(_zeros, shape, 0.0))] if low.carried else []
+    buffer = Buffer(shape, node.type.dtype)
+    held = [add_state(low, node, "held", buffer, partial(_filled, buffer, 0.0))] if low.carried else []
     low.kernel(
         "delay",
-        ("delay", steps, shape, low.carried),
+        ("delay", steps, buffer, low.carried),
         partial(delay_function, low.canonical(node.result), int(node["steps"]), low.carried),
         [low.read(node.operands[0]), *(s.before for s in held)],
         [low.write(node.result), *(s.after for s in held)],
@@ -145,9 +149,9 @@ def delay(low: Lowering, node: Node) -> None:
 def readout(low: Lowering, node: Node) -> None:
     """A readout; in the ``step`` entry a running one."""
     source, mode = low.canonical(node.operands[0]), node["mode"]
-    shape, carried = (1, BATCH, *node.type.shape), low.carried and mode != "last"
+    buffer, carried = Buffer((1, BATCH, *node.type.shape), node.type.dtype), low.carried and mode != "last"
     fill = float("-inf") if mode == "max" else 0.0
-    kept = [add_state(low, node, "kept", Buffer(shape), partial(_zeros, shape, fill))] if carried else []
+    kept = [add_state(low, node, "kept", buffer, partial(_filled, buffer, fill))] if carried else []
     timed = carried and mode == "mean"
     low.kernel(
         f"readout_{mode}",
@@ -177,7 +181,7 @@ def cycle(low: Lowering, nodes: Sequence[Node]) -> None:
     outside = {o.name: low.canonical(o) for n in nodes for o in n.operands if o.node.name not in names}
     values = {r.name: r for n in nodes for r in n.results}
     exported = [r for r in values.values() if any(u.name not in names for u, _ in low.graph.uses(r))]
-    tensors = {name: Buffer(tuple(low.graph.tensors[name].shape)) for name in tensors_of(nodes)}
+    tensors = {name: low.tensor_buffer(name) for name in tensors_of(nodes)}
     timed = any(n.op.kind == "scan" and n.op.name not in ("neuron", "delay") for n in nodes)
     loop = Cycle(
         low.graph, tuple(nodes), low.steps(nodes[0].result), outside, tensors, tuple(r.name for r in exported), timed
@@ -211,5 +215,5 @@ def _cycle_states(
 
 def _cycle_state(low: Lowering, node: Node, variable: str, buffer: Buffer) -> State:
     is_delay = node.op.name == "delay"
-    initial = partial(_zeros, buffer.shape, 0.0) if is_delay else partial(_neuron_initial, low, node, name=variable)
+    initial = partial(_filled, buffer, 0.0) if is_delay else partial(_neuron_initial, low, node, name=variable)
     return add_state(low, node, variable, buffer, initial)

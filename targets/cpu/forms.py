@@ -1,7 +1,7 @@
 """The forms in which values travel between CPU kernels, and the conversions between them.
 
-``canonical``  ``[T, N, *shape]`` float32, as the interpreter and the user see it
-``dense``      ``[N, T, P, C]`` float32, channels last, P = product of the space
+``canonical``  ``[T, N, *shape]`` float32, as the interpreter and the user see it; int32 for whole numbers
+``dense``      ``[N, T, P, C]`` of the same, channels last, P = product of the space; counts up to 255 are uint8
 ``bits``       ``[N, T, planes, P, ceil(C / 64)]`` uint64: bit c % 64 of word c // 64 is channel c, plane k weighs 2**k
 """
 
@@ -13,6 +13,7 @@ from math import ceil, prod
 from typing import Any
 
 from ldsnn_compiler.ir.types import Stream
+from ldsnn_compiler.targets.cpu.kernels.spec import count_number
 from ldsnn_compiler.targets.cpu.plain import tensor_function
 from ldsnn_compiler.targets.plan import BATCH, Buffer
 
@@ -29,9 +30,10 @@ def buffer(type: Stream, steps: int, form: str) -> Buffer:
     """The buffer of a value of that type in that form."""
     channels, pixels = channels_space(type.shape)
     if form == CANONICAL:
-        return Buffer((steps, BATCH, *type.shape))
+        return Buffer((steps, BATCH, *type.shape), type.dtype)
     if form == DENSE:
-        return Buffer((BATCH, steps, pixels, channels))
+        number = type.dtype if type.dtype == "float32" else count_number(type.signal)
+        return Buffer((BATCH, steps, pixels, channels), number)
     return Buffer((BATCH, steps, type.signal.planes, pixels, ceil(channels / WORD)), "uint64")
 
 
@@ -47,18 +49,22 @@ def conversion(type: Stream, steps: int, source: str, target: str) -> Conversion
     """From form ``source`` to form ``target``; counts of events are exact."""
 
     def compute(x: Any) -> list[Any]:
-        from tvm import te
+        from tvm import te, tirx
 
-        n = x.shape[1] if source == CANONICAL else x.shape[0]
-        shape = buffer(type, steps, target).sized(n)
-        read = _reader(type, source, x)
+        n, wanted = x.shape[1] if source == CANONICAL else x.shape[0], buffer(type, steps, target)
+        shape, read = wanted.sized(n), _reader(type, source, x)
+
+        def number(*at: Any) -> Any:
+            value = read(*at)
+            return value if str(value.ty) == wanted.dtype else tirx.Cast(wanted.dtype, value)
+
         if target == CANONICAL:
-            return [te.compute(shape, lambda t, b, *i: read(b, t, *_pixel_channel(type, i)), name="canonical")]
+            return [te.compute(shape, lambda t, b, *i: number(b, t, *_pixel_channel(type, i)), name="canonical")]
         if target == DENSE:
-            return [te.compute(shape, lambda b, t, p, c: read(b, t, p, c), name="dense")]
+            return [te.compute(shape, lambda b, t, p, c: number(b, t, p, c), name="dense")]
         return [_packed(type, shape, read)]
 
-    key = ("convert", source, target, steps, type.shape, type.signal)
+    key = ("convert", source, target, steps, type.shape, type.dtype, type.signal)
     return Conversion(key, lambda batch: tensor_function([buffer(type, steps, source)], batch, compute))
 
 
@@ -66,7 +72,7 @@ Read = Callable[..., Any]
 
 
 def _reader(type: Stream, form: str, x: Any) -> Read:
-    """``read(sample, step, pixel, channel)`` of data in a form, as a float."""
+    """``read(sample, step, pixel, channel)`` of data in a form, as a number."""
     if form == CANONICAL:
         return lambda n, t, p, c: x(t, n, *_index(type.shape, p, c))
     if form == DENSE:
@@ -95,9 +101,11 @@ def _count(type: Stream, x: Any, n: Any, t: Any, p: Any, c: Any) -> Any:
     from tvm import tirx
 
     total: Any = None
+    is_real = type.dtype == "float32"
     for plane in range(type.signal.planes):
         bit = (x(n, t, plane, p, c // WORD) >> tirx.Cast("uint64", c % WORD)) & tirx.const(1, "uint64")
-        part = tirx.Cast("float32", tirx.Cast("int32", bit)) * tirx.const(float(2**plane), "float32")
+        part = tirx.Cast("int32", bit)
+        part = tirx.Cast("float32", part) * tirx.const(float(2**plane), "float32") if is_real else part << plane
         total = part if total is None else total + part
     return total if type.signal.unit == 1.0 else total * tirx.const(type.signal.unit, "float32")
 
@@ -110,9 +118,10 @@ def _packed(type: Stream, shape: tuple[Any, ...], read: Read) -> Any:
 
     def word(n: Any, t: Any, plane: Any, p: Any, w: Any) -> Any:
         c = w * WORD + bit
-        count = tirx.Cast(
-            "int32", tirx.nearbyint(read(n, t, p, tirx.min(c, channels - 1)) / tirx.const(unit, "float32"))
-        )
+        value = read(n, t, p, tirx.min(c, channels - 1))
+        if type.dtype == "float32":
+            value = tirx.nearbyint(value / tirx.const(unit, "float32"))
+        count = tirx.Cast("int32", value)
         on = tirx.Cast("uint64", (count >> plane) & 1) << tirx.Cast("uint64", bit)
         return te.sum(tirx.Select(c < channels, on, tirx.const(0, "uint64")), axis=bit)
 

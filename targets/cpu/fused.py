@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 
 from ldsnn_compiler.ir.graph import Node, Value
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.targets.boards import Board
-from ldsnn_compiler.targets.cpu import forms, kernels
+from ldsnn_compiler.targets.cpu import forms, kernels, whole
 from ldsnn_compiler.targets.cpu.kernels import tune
+from ldsnn_compiler.targets.cpu.kernels.dot import dots
 from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, max_pool, sum_pool
+from ldsnn_compiler.targets.cuda import kernels as gpu_kernels
 from ldsnn_compiler.targets.lower import Lowering
 from ldsnn_compiler.targets.plan import BATCH, Buffer, State
 from ldsnn_compiler.targets.region import Addend, addends
@@ -34,7 +37,12 @@ class _Input:
     source: kernels.Source
     buffer: str
     gain: float
-    synapse: Node | None
+    addend: Addend
+
+    @property
+    def synapse(self) -> Node | None:
+        """The node whose weights it goes through."""
+        return self.addend.synapse
 
 
 def region(low: Lowering, nodes: Sequence[Node], root: Node, add_state: Callable[..., State],
@@ -54,11 +62,19 @@ def region(low: Lowering, nodes: Sequence[Node], root: Node, add_state: Callable
     low.kernel(
         _name(spec),
         spec,
-        lambda batch: kernels.region(replace(spec, batch=batch)),
+        partial(_function, spec, low.board),
         [*_arguments(low, spec, inputs, root), *(s.before for s in states)],
         [*results, *(s.after for s in states)],
         nodes,
     )
+
+
+def _function(spec: kernels.RegionSpec, board: Board, batch: int | None) -> Any:
+    """The region as TIR: a loop over tasks, or blocks of threads where the board has a GPU."""
+    sized = replace(spec, batch=batch)
+    if board.gpu is None:
+        return kernels.region(sized)
+    return gpu_kernels.region(sized, gpu_kernels.launch(sized, board.gpu.multiprocessors))
 
 
 def _name(spec: kernels.RegionSpec) -> str:
@@ -80,11 +96,11 @@ def pair(values: Sequence[int], fill: int) -> Pair:
 def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
     value, synapse = addend.value, addend.synapse
     given = low.steps(value)
-    share = float(Fraction(min(steps, given), given))
+    share = 1.0 if addend.time == "sum" else float(Fraction(min(steps, given), given))
     walks = synapse is not None and synapse.placement is not None and synapse.placement.kernel == "event"
     in_bits = value.type.signal.is_bounded and (walks or low.has(value, forms.BITS))
     form = forms.BITS if in_bits else forms.DENSE
-    gain = share * (value.type.signal.unit if in_bits else 1.0)
+    gain, is_whole = share * (value.type.signal.unit if in_bits else 1.0), value.type.dtype != "float32"
     shape = value.type.shape
     if synapse is not None and synapse.op.name == "linear" and not addend.flattened:
         shape = (prod(shape),)
@@ -94,13 +110,24 @@ def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
         "timesteps": given,
         "form": "bits" if in_bits else "dense",
         "planes": max(1, value.type.signal.planes) if in_bits else 1,
+        "values": kernels.count_number(value.type.signal) if is_whole else "float32",
     }
     if synapse is None:
-        kind = "identity" if in_bits else "current"
-        return _Input(kernels.Source(kind, scale=gain, **common), low.read(value, form), gain, None)  # type: ignore[arg-type]
+        kind, scales = "identity" if in_bits else "current", _scales(low, addend.scale)
+        plain = kernels.Source(kind, **{"scale": gain, **common, **scales})  # type: ignore[arg-type]
+        return _Input(plain, low.read(value, form), gain, addend)
     method = "event" if walks else "dense"
     source = kernels.Source("conv", method=method, **_window(synapse, plane(shape)), **common)  # type: ignore[arg-type]
-    return _Input(source, low.read(value, form), gain, synapse)
+    return _Input(source, low.read(value, form), gain, addend)
+
+
+def _scales(low: Lowering, scale: Node | None) -> dict[str, object]:
+    """The whole number, or one for each channel, that multiplies an addend."""
+    if scale is None:
+        return {}
+    if scale["by"] is None:
+        return {"scale": scale["factor"]}
+    return {"per_channel": True, "weights": low.tensor_buffer(scale["by"].name).dtype}
 
 
 def _window(synapse: Node, space: Pair) -> dict[str, object]:
@@ -125,12 +152,13 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
         else {}
     )
     in_bits = is_neuron and root.placement is not None and root.placement.form != "dense"
+    sums = whole.accumulator(root, low.bounds)
     spec = kernels.RegionSpec(
         batch=None,
         timesteps=steps,
         channels=shape[0] if shape else 1,
         space=plane(shape),
-        sources=tuple(_sized(low, i) for i in inputs),
+        sources=tuple(_sized(low, i, sums) for i in inputs),
         neuron=neuron,
         bias=any(i.synapse is not None and i.synapse["bias"] is not None for i in inputs),
         output="bits" if in_bits else "dense",
@@ -138,22 +166,30 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
         membrane=len(root.results) > 1,
         per_channel=tuple(k for k, v in tensors.items() if v.ndim == 1),
         per_neuron=tuple(k for k, v in tensors.items() if v.ndim != 1),
+        accumulator=sums,
+        ratios=whole.ratios(low.graph, root),
+        products=whole.products(root, low.bounds),
     )
     usual = tuned(spec, low.board)
     return replace(usual, tuning=low.tunings.get(tune.region_key(usual), usual.tuning))
 
 
-def _sized(low: Lowering, given: _Input) -> kernels.Source:
-    """The source with its kernel's size, which the weight tells."""
-    if given.synapse is None or given.synapse.op.name == "linear":
+def _sized(low: Lowering, given: _Input, sums: kernels.Number) -> kernels.Source:
+    """The source with what its weight tells: the kernel's size, and number types."""
+    if given.synapse is None:
         return given.source
-    weight = low.graph.tensors[given.synapse["weight"].name]
-    return replace(given.source, kernel=pair(weight.shape[2:], 1))
+    weight, source = low.graph.tensors[given.synapse["weight"].name], given.source
+    if given.synapse.op.name != "linear":
+        source = replace(source, kernel=pair(weight.shape[2:], 1))
+    return whole.typed(source, weight, low.bounds.value(given.addend.value).peak, sums)
 
 
 def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:
     """The region with the loop structure that suits a board."""
-    return tune.tuned(spec, board.cores, min(16, max(4, board.lanes())), board.l2_kib * 1024)
+    if board.gpu is not None:
+        return gpu_kernels.tuned(spec)
+    lanes = min(16, max(4, board.lanes()))
+    return tune.tuned(spec, board.cores, lanes, board.l2_kib * 1024, dots(board.has, lanes))
 
 
 def _nameless(neuron: Neuron) -> Neuron:
@@ -171,10 +207,14 @@ def _arguments(low: Lowering, spec: kernels.RegionSpec, inputs: Sequence[_Input]
         names.append(given.buffer)
         if given.synapse is not None:
             names.append(_weight(low, spec, source, given))
+        elif source.per_channel:
+            assert given.addend.scale is not None
+            names.append(low.tensor(given.addend.scale["by"].name))
     if spec.bias:
-        names.append(_bias(low, [i.synapse for i in inputs if i.synapse is not None], spec.channels))
-    names += [low.tensor(root["neuron"].params[k].name) for k in spec.per_channel]
-    names += [_per_neuron(low, spec, root["neuron"].params[k].name) for k in spec.per_neuron]
+        names.append(_bias(low, [i.synapse for i in inputs if i.synapse is not None], spec))
+    params = root["neuron"].params if spec.neuron is not None else {}
+    names += [_parameter(low, spec, k, params[k].name) for k in spec.per_channel]
+    names += [_parameter(low, spec, k, params[k].name) for k in spec.per_neuron]
     return names
 
 
@@ -182,15 +222,17 @@ def _weight(low: Lowering, spec: kernels.RegionSpec, source: kernels.Source, giv
     assert given.synapse is not None
     name: str = given.synapse["weight"].name
     value, shape = low.graph.tensors[name], kernels.weight_shape(spec, source)
+    buffer = Buffer(shape, kernels.weight_number(spec, source))
 
     def make() -> torch.Tensor:
         scaled = value if given.gain == 1.0 else value * given.gain
         return torch.from_numpy(kernels.pack_weights(spec, source, scaled))
 
-    return low.plan.argument(f"@{name} as {list(shape)} * {given.gain!r} groups {source.groups}", Buffer(shape), make)
+    layout = f"{list(shape)} {buffer.dtype} * {given.gain!r} groups {source.groups}"
+    return low.plan.argument(f"@{name} as {layout}", buffer, make)
 
 
-def _bias(low: Lowering, synapses: Sequence[Node], channels: int) -> str:
+def _bias(low: Lowering, synapses: Sequence[Node], spec: kernels.RegionSpec) -> str:
     names = [s["bias"].name for s in synapses if s["bias"] is not None]
     values = [low.graph.tensors[n] for n in names]
 
@@ -198,25 +240,33 @@ def _bias(low: Lowering, synapses: Sequence[Node], channels: int) -> str:
         total = values[0]
         for value in values[1:]:
             total = total + value
-        return total.to(torch.float32)
+        return total.to(getattr(torch, spec.number))
 
-    return low.plan.argument(" + ".join(f"@{n}" for n in names), Buffer((channels,)), make)
+    return low.plan.argument(" + ".join(f"@{n}" for n in names), Buffer((spec.channels,), spec.number), make)
 
 
-def _per_neuron(low: Lowering, spec: kernels.RegionSpec, name: str) -> str:
-    value = low.graph.tensors[name]
-    return low.plan.argument(
-        f"@{name} channels last",
-        Buffer((spec.pixels, spec.channels)),
-        lambda: value.to(torch.float32).reshape(spec.channels, spec.pixels).T.contiguous(),
-    )
+def _parameter(low: Lowering, spec: kernels.RegionSpec, parameter: str, name: str) -> str:
+    """A neuron's tensor, per channel or channels last; ratios of whole numbers as multiples of their last place."""
+    value, places = low.graph.tensors[name], dict(spec.ratios).get(parameter)
+    is_map = parameter in spec.per_neuron
+    if not is_map and places is None:
+        return low.tensor(name)
+
+    def make() -> torch.Tensor:
+        counted = value if places is None else (value.double() * 2**places).round()
+        shaped = counted.reshape(spec.channels, spec.pixels).T if is_map else counted
+        return shaped.to(getattr(torch, spec.number)).contiguous()
+
+    shape = (spec.pixels, spec.channels) if is_map else (spec.channels,)
+    what = (" channels last" if is_map else "") + (f" * 2**{places}" if places is not None else "")
+    return low.plan.argument(f"@{name}{what}", Buffer(shape, spec.number), make)
 
 
 def _states(low: Lowering, root: Node, spec: kernels.RegionSpec, add_state: Callable[..., State],
             initial: Callable[[int, str], torch.Tensor]) -> list[State]:  # fmt: skip
     if not spec.state_io:
         return []
-    buffer = Buffer((BATCH, spec.pixels, spec.channels))
+    buffer = Buffer((BATCH, spec.pixels, spec.channels), spec.number)
     return [
         add_state(low, root, name, buffer, partial(_initial, initial, name), root.type.shape)
         for name, _ in root["neuron"].program.state

@@ -11,6 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from ldsnn_compiler.ir.op import Call, OpDef
+from ldsnn_compiler.targets.cuda import bind
+from ldsnn_compiler.targets.emitting import on_gpu
 from ldsnn_compiler.targets.plan import Buffer
 
 #: fewer numbers than this are not worth a parallel loop
@@ -48,20 +50,59 @@ def _copied(x: Any) -> Any:
 
 
 def op_function(
-    op: OpDef, call: Call, operands: Sequence[Buffer], tensors: Mapping[str, Buffer], counter: bool, batch: int | None
+    op: OpDef,
+    call: Call,
+    operands: Sequence[Buffer],
+    tensors: Mapping[str, Buffer],
+    counter: bool,
+    batch: int | None,
+    dtype: str = "float32",
 ) -> Any:
-    """The PrimFunc of a per-step op: operands, then its tensors, then (for ops that ask the time) the step counter."""
+    """The PrimFunc of a per-step op: operands, then its tensors, then (for ops that ask the time) the step counter.
+
+    ``dtype`` is the result's. Whole numbers are computed with in float64, in which sums and products of any that fit
+    int32 are exact, as they are in the interpreter.
+    """
     buffers = [*operands, *tensors.values(), *([Buffer((1,), "int32")] if counter else [])]
     assert op.compute is not None
     compute = op.compute
 
     def expression(*data: Any) -> list[Any]:
-        given = dict(zip(tensors, data[len(operands) :], strict=False))
         first = first_step(data[-1], call.types[0].dt) if counter else 0
         size = data[0].shape[1] if operands else batch_size(batch)
-        return [compute(replace(call, tensors=given, first_step=first, batch=size), *data[: len(operands)])]
+        is_whole = dtype != "float32"
+        numbers = [wide(x) if is_whole else x for x in data[: len(data) - counter]]
+        given = dict(zip(tensors, numbers[len(operands) :], strict=False))
+        call_ = replace(call, tensors=given, first_step=first, batch=size)
+        return [in_type(compute(call_, *numbers[: len(operands)]), dtype)]
 
     return tensor_function(buffers, batch, expression)
+
+
+class Wide:
+    """A te tensor of whole numbers, read as float64."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor, self.shape, self.dtype = tensor, tensor.shape, "float64"
+
+    def __call__(self, *index: Any) -> Any:
+        from tvm import tirx
+
+        return tirx.Cast("float64", self.tensor(*index))
+
+
+def wide(tensor: Any) -> Any:
+    """A te tensor to compute with: whole numbers read as float64, float32 as it is."""
+    return tensor if str(tensor.dtype) == "float32" else Wide(tensor)
+
+
+def in_type(tensor: Any, dtype: str) -> Any:
+    """The te tensor in a type that holds its numbers."""
+    from tvm import te, tirx
+
+    if str(tensor.dtype) == dtype:
+        return tensor
+    return te.compute(tensor.shape, lambda *i: tirx.Cast(dtype, tensor(*i)), name="in_type")
 
 
 def first_step(counter: Any, dt: Fraction) -> Any:
@@ -70,9 +111,11 @@ def first_step(counter: Any, dt: Fraction) -> Any:
 
 
 def scheduled(function: Any) -> Any:
-    """Outer loops of every stage fused and parallel, the innermost spatial loop in vectors."""
+    """Outer loops of every stage fused and parallel, the innermost spatial loop in vectors; threads on a GPU."""
     from tvm import s_tir
 
+    if on_gpu():
+        return bind.scheduled(function)
     schedule = s_tir.Schedule(function)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         _schedule_block(schedule, block)

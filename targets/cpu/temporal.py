@@ -13,14 +13,14 @@ from ldsnn_compiler.targets.plan import Buffer
 def delay_function(source: Buffer, steps: int, carried: bool, batch: int | None) -> Any:
     """``y[t] = x[t - steps]``; operands x and, if carried, what is held; results y and what is then held."""
     length = source.shape[0]
-    held = [Buffer((steps, *source.shape[1:]))] if carried else []
+    held = [Buffer((steps, *source.shape[1:]), source.dtype)] if carried else []
 
     def compute(x: Any, *before: Any) -> Sequence[Any]:
         from tvm import te, tirx
 
         def at(k: Any, *i: Any) -> Any:
             """Number k of the held steps followed by x."""
-            old = before[0](tirx.min(k, steps - 1), *i) if before else tirx.const(0.0, "float32")
+            old = before[0](tirx.min(k, steps - 1), *i) if before else tirx.const(0, source.dtype)
             return tirx.if_then_else(k < steps, old, x(tirx.max(k - steps, 0), *i))
 
         y = te.compute(x.shape, at, name="delayed")
@@ -36,7 +36,7 @@ def readout_function(source: Buffer, mode: str, carried: bool, dt: Fraction, bat
     Results: the readout ``[1, N, *shape]`` and what is then kept.
     """
     length = source.shape[0]
-    kept = [Buffer((1, *source.shape[1:]))] if carried else []
+    kept = [Buffer((1, *source.shape[1:]), source.dtype)] if carried else []
     counter = [Buffer((1,), "int32")] if carried and mode == "mean" else []
 
     def compute(x: Any, *rest: Any) -> Sequence[Any]:

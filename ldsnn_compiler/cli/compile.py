@@ -91,8 +91,12 @@ def compile(
 
 
 def _check_format(format: str, name: str | None, threads: int | None) -> None:
+    from ldsnn_compiler.targets.c.names import network_name
+
     if format == "tvm" and name is not None:
         raise typer.BadParameter("only with --format c", param_hint="--name")
+    if name is not None:
+        network_name(name)  # before the long work
     if format == "c" and threads is not None:
         raise typer.BadParameter("networks in C run on the thread that calls them", param_hint="--threads")
 

@@ -12,11 +12,14 @@ from c_harness import SANITIZED, STRICT, answers, assert_right, build, bundle, c
 from conftest import ROOT
 from graphs import Net, inputs_of
 from graphs import run as interpreted
+from typer.testing import CliRunner, Result
 
-from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.cli.app import app
+from ldsnn_compiler.errors import BundleError, LdsnnError
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
-from ldsnn_compiler.ir.store import read_graph
+from ldsnn_compiler.ir.store import read_graph, write_graph
+from ldsnn_compiler.runtime import load
 from ldsnn_compiler.targets.c import CBundle
 from ldsnn_compiler.targets.c.names import made_name, network_name, parameters
 from ldsnn_compiler.targets.c.objects import LIBC, LIBM
@@ -333,6 +336,28 @@ def test_the_manifest_lists_every_file(made: tuple[CBundle, Path]) -> None:
     assert {p.name for p in folder.iterdir()} == {*manifest["files"], "manifest.json"}
     assert read_files(folder, manifest, tuple(manifest["files"]))["net.h"].startswith(b"/* net: a spiking")
     assert manifest["threads"] == 1 and manifest["batch"] == 1
+
+
+def test_a_c_bundle_is_not_one_to_load(made: tuple[CBundle, Path]) -> None:
+    with pytest.raises(BundleError, match="is a folder of the kind 'ldsnn C bundle', expected is 'ldsnn bundle'"):
+        load(made[1])
+
+
+def test_the_command_line_writes_one(tmp_path: Path) -> None:
+    def call(*words: object) -> Result:
+        return CliRunner().invoke(app, [*map(str, words)])
+
+    write_graph(image_net(), tmp_path / "g.ldir")
+    given = ("compile", tmp_path / "g.ldir", "--target", "native", "--format", "c", "-o", tmp_path / "out")
+    answer = call(*given, "--name", "eyes", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["memory"] == json.loads((tmp_path / "out" / "report.json").read_text())["memory"]
+    assert (tmp_path / "out" / "eyes.h").read_text().startswith("/* eyes: a spiking neural network for native")
+    assert call(*given, "--threads", 2).exit_code == 2
+    assert call("compile", tmp_path / "g.ldir", "--name", "eyes").exit_code == 2
+    wrong = call(*given, "--name", "my eyes")
+    assert wrong.exit_code == 1 and "my eyes" in wrong.stderr
 
 
 def test_an_open_batch_is_refused() -> None:

@@ -69,12 +69,12 @@ def _table(layers: tuple[Layer, ...]) -> Any:
     from rich.table import Table
 
     table = Table()
-    for title in ("module", "class", "op", "T", "shape", "parameters"):
+    for title in ("module", "class", "op", "T", "shape", "parameters", "state"):
         table.add_column(title, justify="left" if title in ("module", "class", "op") else "right")
     for layer in layers:
         op = layer.settings if layer.op == "neuron" else layer.op
-        shape, parameters = "x".join(map(str, layer.shape)), f"{layer.parameters:,}" if layer.parameters else ""
-        table.add_row(layer.path, layer.kind, op, str(layer.timesteps), shape, parameters)
+        held = (f"{n:,}" if n else "" for n in (layer.parameters, layer.state))
+        table.add_row(layer.path, layer.kind, op, str(layer.timesteps), "x".join(map(str, layer.shape)), *held)
     return table
 
 

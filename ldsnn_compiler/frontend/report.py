@@ -14,7 +14,8 @@ from ldsnn_compiler.ir.graph import Graph, Node, tensor_refs
 
 @dataclass(frozen=True)
 class Layer:
-    """One node as imported. ``state``: state variables a sample; ``timesteps``, ``dt``, ``shape``: its result's."""
+    """One node as imported. ``parameters``: numbers in its tensors; ``state``: numbers that it keeps from step to step
+    for a sample; ``timesteps``, ``dt``, ``shape``: its result's."""
 
     path: str
     kind: str
@@ -80,8 +81,17 @@ def _layer(graph: Graph, node: Node, modules: dict[str, nn.Module]) -> Layer:
         str(stream.dt),
         stream.shape,
         sum(graph.tensors[ref.name].numel() for ref in tensor_refs(node)),
-        stream.size * len(node["neuron"].program.state) if neuron is not None else 0,
+        _state(node),
     )
+
+
+def _state(node: Node) -> int:
+    """Numbers that a node keeps from step to step for a sample."""
+    if node.op.name == "neuron":
+        return node.type.size * len(node["neuron"].program.state)
+    if node.op.name == "delay":
+        return node.type.size * int(node["steps"])
+    return node.type.size if node.op.name == "readout" and node["mode"] != "last" else 0
 
 
 __all__ = ["Layer", "Report", "check", "layers_of"]

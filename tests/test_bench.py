@@ -10,7 +10,7 @@ import torch
 
 from ldsnn_compiler.bench import peers
 from ldsnn_compiler.bench.ann import float_twin
-from ldsnn_compiler.bench.compare import compare, summary
+from ldsnn_compiler.bench.compare import compare, exact_summary, summary
 from ldsnn_compiler.bench.modules import TorchNet, relu_module
 from ldsnn_compiler.bench.network import Network, build, logits, pooled, scan
 from ldsnn_compiler.bench.ours import built, our_peer
@@ -95,14 +95,26 @@ def test_peers_give_the_reference_spikes_exactly_on_dyadic_weights(dyadic: Netwo
     assert torch.equal(peer.run(), scores) and torch.equal(peer.run(), scores)
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_our_rows_give_the_reference_spikes_exactly_on_dyadic_weights(dyadic: Network, dense: bool) -> None:
-    peer = our_peer(dyadic, threads=1, dense=dense)
+@pytest.mark.parametrize("row", ["ldsnn", "ldsnn_dense"])
+def test_our_rows_give_the_reference_spikes_exactly_on_dyadic_weights(dyadic: Network, row: str) -> None:
+    peer = our_peer(dyadic, 1, row)
     spikes, scores = peer.record()
     found = summary(dyadic, compare(dyadic, spikes), scores, logits(dyadic, dyadic.spikes[-1]))
     assert found["identical"] and found["flips"] == 0 and found["largest_score_difference"] == 0
     kernels = {node.placement.kernel for node in peer.extra["graph"].of("conv2d") if node.placement}
-    assert ("event" in kernels) != dense
+    assert ("event" in kernels) != (row == "ldsnn_dense")
+
+
+@pytest.mark.parametrize("row", ["ldsnn_int", "ldsnn_int_dense"])
+def test_rows_of_whole_numbers_give_the_interpreters_spikes(tiny: Network, row: str) -> None:
+    peer = our_peer(tiny, 1, row)
+    found = exact_summary(peer.record(), peer.expected(), tiny, logits(tiny, tiny.spikes[-1]))
+    assert found["identical"] and 0 < found["moved_by_quantization"] < 0.2 * found["spikes"]
+    assert set(peer.extra["integers"]["weight_bits"].values()) == {8}
+    spikes, scores = peer.expected()
+    spikes[0][0, 0, 0, 0, 0] = 1 - spikes[0][0, 0, 0, 0, 0]
+    found = exact_summary(peer.record(), (spikes, scores), tiny, scores)
+    assert not found["identical"] and found["unexplained"] == 1
 
 
 def test_graph_built_by_hand_computes_the_network(dyadic: Network) -> None:
@@ -187,7 +199,7 @@ def test_rows_without_their_packages_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rows_are_those_of_installed_libraries() -> None:
-    assert row_names()[:2] == ["ldsnn", "ldsnn_dense"] and {"torch", "torch_compile"} <= set(row_names())
+    assert row_names()[:3] == ["ldsnn", "ldsnn_dense", "ldsnn_int"] and {"torch", "torch_compile"} <= set(row_names())
 
 
 def test_sweep_pairs_event_and_dense() -> None:

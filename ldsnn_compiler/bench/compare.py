@@ -85,3 +85,26 @@ def summary(network: Network, differences: list[LayerDifference], scores: Tensor
         "agreement": float((scores.argmax(1) == reference.argmax(1)).float().mean()),
         "layers": [asdict(d) for d in differences if d.differing or d.flips],
     }
+
+
+def exact_summary(
+    recorded: tuple[list[Tensor], Tensor], expected: tuple[list[Tensor], Tensor], network: Network, reference: Tensor
+) -> dict[str, Any]:
+    """The same for a row whose spikes and scores must be the ``expected`` ones, bit for bit: there is no rounding that
+    explains a flip. ``reference`` are the scores of the network of real numbers, which it need not have."""
+    spikes, scores = recorded
+    differing = sum(int((a != b).sum()) for a, b in zip(spikes, expected[0], strict=True))
+    moved = sum(int((a.reshape(b.shape) != b).sum()) for a, b in zip(spikes, network.spikes, strict=True))
+    return {
+        "spikes": sum(int(s.sum()) for s in spikes),
+        "differing": differing,
+        "flips": differing,
+        "largest_margin": 0.0,
+        "unexplained": differing,
+        "identical": not differing and torch.equal(scores, expected[1]),
+        "largest_score_difference": float((scores - expected[1]).abs().max()),
+        "agreement": float((scores.argmax(1) == reference.argmax(1)).float().mean()),
+        "layers": [],
+        "reference": "interpreter in whole numbers",
+        "moved_by_quantization": moved,
+    }

@@ -19,7 +19,8 @@ class Peer:
     """A row: ``run()`` computes the class scores ``[N, classes]`` from reset state; ``record()`` also gives the spikes.
 
     ``record`` gives, per IF layer, ``[T, N, *shape]``, and the scores of that run; None where there are no spikes.
-    ``note`` says what was chosen for it.
+    ``note`` says what was chosen for it. ``expected`` is there for a row with weights of its own, and gives what it
+    must record exactly.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Peer:
     record: Callable[[], tuple[list[Tensor], Tensor]] | None
     note: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    expected: Callable[[], tuple[list[Tensor], Tensor]] | None = None
 
 
 def available(name: str) -> bool:

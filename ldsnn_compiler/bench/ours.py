@@ -1,8 +1,10 @@
 """Our rows: the same network through the front end and the compiler, event-driven kernels chosen by cost or dense ones
-forced."""
+forced, in real numbers or whole ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +14,10 @@ from ldsnn_compiler.bench.modules import Peer, available, spikingjelly_module
 from ldsnn_compiler.bench.network import EPS, Layer, Network
 from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile
 from ldsnn_compiler.frontend import trace
+from ldsnn_compiler.integers import calibrate
+from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.interp.work import count_work
+from ldsnn_compiler.ir.bounds import INT16, Bounds
 from ldsnn_compiler.ir.graph import Graph, Value
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.ir.types import Stream
@@ -21,38 +26,81 @@ from ldsnn_compiler.runtime import Compiled
 DENSE_PIPELINE = DEFAULT_PIPELINE.replace("select-kernels", "select-kernels{kernel=dense}")
 
 
-def our_peer(network: Network, threads: int, name: str = "ldsnn", dense: bool = False) -> Peer:
+SYNAPSES = ("conv1d", "conv2d", "linear")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a row of ours computes: ``numerics`` fp32 or int, all kernels ``dense`` or chosen by cost."""
+
+    dense: bool = False
+    numerics: str = "fp32"
+
+
+OURS: Mapping[str, Kind] = {
+    "ldsnn": Kind(),
+    "ldsnn_dense": Kind(dense=True),
+    "ldsnn_int": Kind(numerics="int"),
+    "ldsnn_int_dense": Kind(dense=True, numerics="int"),
+}
+"""Our rows by name."""
+
+
+def our_peer(network: Network, threads: int, name: str = "ldsnn") -> Peer:
     """Compile the network for this machine; ``extra`` tells how long that took and what work one sample is.
 
     A run is a whole call from Python, reset included. Spikes inside the network are read from a second compilation
-    whose neurons are outputs too; its scores must be those of the first, bit for bit.
+    whose neurons are outputs too; its scores must be those of the first, bit for bit. In whole numbers they must be
+    those of the interpreter.
     """
-    graph = graph_of(network)
-    compiled = _compile(graph, network, threads, dense)
+    graph, kind = graph_of(network), OURS[name]
+    compiled = _compile(graph, network, threads, kind)
     images = network.images
 
     def run() -> Tensor:
         return compiled(images)  # type: ignore[return-value]
 
+    probed = _compile(with_probes(graph), network, threads, kind)
+
     def record() -> tuple[list[Tensor], Tensor]:
-        scores, *spikes = _compile(_probed(graph), network, threads, dense)(images)
+        scores, *spikes = probed(images)
         if not torch.equal(scores, run()):
             raise AssertionError(f"{name}: the network with its spikes as outputs computes other scores")
+        return list(spikes), scores
+
+    def interpreted() -> tuple[list[Tensor], Tensor]:
+        with torch.no_grad():
+            scores, *spikes = Interpreter(probed.graph)(images)
         return list(spikes), scores
 
     _, work = count_work(compiled.graph, images[None])
     seconds = sum(compiled.report["compile_seconds"].values())
     extra = {"compile_seconds": seconds, "work": work.totals(), "graph": compiled.graph}
-    return Peer(name, run, record, f"batch {len(images)}, {threads} threads", extra)
+    if kind.numerics == "int":
+        extra["integers"] = whole_numbers(compiled.graph)
+    exact = interpreted if kind.numerics == "int" else None
+    return Peer(name, run, record, f"batch {len(images)}, {threads} threads, {kind.numerics}", extra, exact)
 
 
-def _compile(graph: Graph, network: Network, threads: int, dense: bool) -> Compiled:
+def whole_numbers(graph: Graph) -> dict[str, Any]:
+    """Bits of the weights of a whole-number graph by layer, and the share of its layers whose currents provably fit
+    int16."""
+    bounds, layers = Bounds(graph), [node for op in SYNAPSES for node in graph.of(op)]
+    bits = {node.path or node.name: 8 * graph.tensors[node["weight"].name].element_size() for node in layers}
+    narrow = {node.path or node.name: bounds.value(node.result).peak < INT16 for node in layers}
+    return {"weight_bits": bits, "current_fits_int16": narrow, "int16_share": sum(narrow.values()) / len(narrow)}
+
+
+def _compile(graph: Graph, network: Network, threads: int, kind: Kind) -> Compiled:
     density = {path: layer.rate for path, layer in zip(network.paths, network.layers, strict=True)}
-    pipeline = DENSE_PIPELINE if dense else None
-    return compile(graph, batch=len(network.images), threads=threads, pipeline=pipeline, density=density)
+    whole = {"calibration": calibrate(graph, network.images[None])} if kind.numerics == "int" else {}
+    return compile(
+        graph, batch=len(network.images), threads=threads, pipeline=DENSE_PIPELINE if kind.dense else None,
+        density=density, numerics=kind.numerics, **whole,
+    )  # fmt: skip
 
 
-def _probed(graph: Graph) -> Graph:
+def with_probes(graph: Graph) -> Graph:
     """A copy in which every neuron layer is an output as well, after the network's own."""
     copy = graph.clone()
     for i, node in enumerate(graph.of("neuron")):

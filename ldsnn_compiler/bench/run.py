@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldsnn_compiler.bench.compare import compare, summary
+from ldsnn_compiler.bench.compare import compare, exact_summary, summary
 from ldsnn_compiler.bench.modules import Peer
 from ldsnn_compiler.bench.network import CALIBRATION_IMAGES, SPECS, Network, build, logits
-from ldsnn_compiler.bench.ours import our_peer
+from ldsnn_compiler.bench.ours import OURS, our_peer
 from ldsnn_compiler.bench.peers import PEERS, installed, missing
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.results import Latency, Report, Row, machine_name, measure
 
-OURS = ("ldsnn", "ldsnn_dense")
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run. ``rows`` empty means every row whose library is installed; ``threads`` None all cores."""
+    """What to run. ``rows`` empty means every row whose library is installed, ours of whole numbers where ``numerics``
+    is int; ``threads`` None all cores."""
 
     network: str = "vgg16-cifar"
     timesteps: int = 8
@@ -39,6 +39,7 @@ class Settings:
     threads: int | None = None
     seed: int = 0
     rows: Sequence[str] = ()
+    numerics: str = "fp32"
 
 
 def row_names() -> list[str]:
@@ -57,24 +58,32 @@ def bench(settings: Settings, tell: Tell = lambda text: None) -> Report:
         tell(f"building {name}")
         peer = make(name, network, threads)
         if peer.record is not None:
-            spikes, scores = peer.record()
-            compared[name] = summary(network, compare(network, spikes), scores, reference)
+            compared[name] = _compared(peer, network, reference)
         peers.append(peer)
     tell(f"timing {', '.join(names)}: {settings.repeats} rounds")
     times = measure({p.name: p.run for p in peers}, settings.repeats)
     rows = [_row(p, network, times[p.name], compared.get(p.name)) for p in peers]
     details = {**_details(settings, network, source), "notes": {p.name: p.note for p in peers}, "compared": compared}
     details["left_out"] = {} if settings.rows else {name: f"not installed: {what}" for name, what in missing().items()}
+    details["integers"] = {p.name: p.extra["integers"] for p in peers if "integers" in p.extra}
     details["speedup_over_spikingjelly"] = _speedup(times)
     details["compile_seconds"] = {p.name: p.extra["compile_seconds"] for p in peers if "compile_seconds" in p.extra}
-    return Report(settings.network, "native", "fp32", machine_name(), threads, rows, details)
+    return Report(settings.network, "native", settings.numerics, machine_name(), threads, rows, details)
 
 
 def make(name: str, network: Network, threads: int) -> Peer:
     """One row."""
     if name in OURS:
-        return our_peer(network, threads, name, dense=name == "ldsnn_dense")
+        return our_peer(network, threads, name)
     return PEERS[name][1](network)
+
+
+def _compared(peer: Peer, network: Network, reference: Tensor) -> dict[str, Any]:
+    assert peer.record is not None
+    recorded = peer.record()
+    if peer.expected is not None:
+        return exact_summary(recorded, peer.expected(), network, reference)
+    return summary(network, compare(network, recorded[0]), recorded[1], reference)
 
 
 def use_threads(threads: int | None) -> int:
@@ -113,13 +122,17 @@ def _images(settings: Settings) -> tuple[Tensor | None, str]:
 
 
 def _rows(settings: Settings) -> list[str]:
+    if settings.numerics not in ("fp32", "int"):
+        raise LdsnnError(Problem(f"is fp32 or int, not {settings.numerics!r}", attribute="numerics"))
     known = row_names()
     lacking, hint = missing(), f"there are {', '.join(known)}"
     unknown = [name for name in settings.rows if name not in known]
     if unknown:
         why = {name: f"not installed: {lacking[name]}" if name in lacking else "no such row" for name in unknown}
         raise LdsnnError(Problem(why[name], where=name, hint=hint) for name in unknown)
-    return [name for name in known if not settings.rows or name in settings.rows]
+    if settings.rows:
+        return [name for name in known if name in settings.rows]
+    return [name for name in known if name not in OURS or settings.numerics == "int" or OURS[name].numerics == "fp32"]
 
 
 def _row(peer: Peer, network: Network, latency: Latency, compared: Mapping[str, Any] | None) -> Row:

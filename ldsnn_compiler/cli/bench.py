@@ -27,6 +27,7 @@ def bench(
     sweep_timesteps: Numbers = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     threads: Threads = None,
+    numerics: Annotated[str, typer.Option("--numerics", help="int: rows of whole numbers as well")] = "fp32",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write the JSON there as well")] = None,
 ) -> Answer:
     """Time a network against SpikingJelly, snnTorch, PyTorch and its ANN twin in ONNX Runtime, interleaved, and compare
@@ -37,7 +38,7 @@ def bench(
     from ldsnn_compiler.bench.run import Settings
 
     chosen = tuple(name.strip() for name in rows.split(",") if name.strip())
-    settings = Settings(network, timesteps, density, batch, dyadic, repeats, threads, seed, chosen)
+    settings = Settings(network, timesteps, density, batch, dyadic, repeats, threads, seed, chosen, numerics)
     if densities is None and sweep_timesteps is None:
         answer = _rows(settings)
     else:
@@ -88,7 +89,7 @@ def _compared(data: dict[str, Any]) -> list[str]:
     lines = []
     for name, found in data["compared"].items():
         if found["identical"]:
-            lines.append(f"{name}: all {found['spikes']} spikes identical to the reference")
+            lines.append(f"{name}: all {found['spikes']} spikes identical to the {found.get('reference', 'reference')}")
             continue
         lines.append(
             f"{name}: {found['differing']} spikes differ from the reference; "
@@ -97,6 +98,12 @@ def _compared(data: dict[str, Any]) -> list[str]:
         )
     lines += [f"{name}: {data['notes'][name]}" for name in data["notes"] if name not in data["compared"]]
     lines += [f"{name}: left out, {why}" for name, why in data["left_out"].items()]
+    lines += [f"{name}: {_whole(found)}" for name, found in data["integers"].items()]
     for name, factor in data["speedup_over_spikingjelly"].items():
         lines.append(f"{name}: {factor:.2f}x SpikingJelly's speed")
     return lines
+
+
+def _whole(found: dict[str, Any]) -> str:
+    bits = " and ".join(str(b) for b in sorted(set(found["weight_bits"].values())))
+    return f"weights of {bits} bits, currents within int16 in {found['int16_share']:.0%} of the layers"

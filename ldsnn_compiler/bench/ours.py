@@ -93,10 +93,10 @@ def whole_numbers(graph: Graph) -> dict[str, Any]:
 
 def _compile(graph: Graph, network: Network, threads: int, kind: Kind) -> Compiled:
     density = {path: layer.rate for path, layer in zip(network.paths, network.layers, strict=True)}
-    whole = {"calibration": calibrate(graph, network.images[None])} if kind.numerics == "int" else {}
+    calibration = calibrate(graph, network.images[None]) if kind.numerics == "int" else None
     return compile(
         graph, batch=len(network.images), threads=threads, pipeline=DENSE_PIPELINE if kind.dense else None,
-        density=density, numerics=kind.numerics, **whole,
+        density=density, numerics=kind.numerics, calibration=calibration,
     )  # fmt: skip
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 
 import typer
 
-from ldsnn_compiler.cli import bench, check, compile, demo, exchange, execute, listing, look, optimize, report, tune
+from ldsnn_compiler.cli import (
+    bench,
+    check,
+    compile,
+    demo,
+    exchange,
+    execute,
+    listing,
+    look,
+    numerics,
+    optimize,
+    report,
+    tune,
+)
 from ldsnn_compiler.cli.common import command
 
 app = typer.Typer(
@@ -23,6 +36,7 @@ for _function in (
     exchange.import_,
     exchange.export,
     compile.compile,
+    numerics.quantize,
     optimize.optimize,
     tune.tune,
     execute.run,

@@ -31,6 +31,7 @@ from ldsnn_compiler.cli.common import (
 )
 from ldsnn_compiler.cli.look import pass_instruments
 from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
+from ldsnn_compiler.cli.numerics import CalibrationFile, Numerics, NumericsOptions, WeightBits
 
 if TYPE_CHECKING:
     from ldsnn_compiler.ir.graph import Graph
@@ -67,11 +68,14 @@ def compile(
     time_passes: TimePasses = False,
     format: Format = "tvm",
     name: Name = None,
+    numerics: Numerics = None,
+    calibration: CalibrationFile = None,
+    weight_bits: WeightBits = None,
 ) -> Answer:
     """Compile a model for a target and write the bundle; with --data kernels are chosen by measured densities."""
     from ldsnn_compiler.runtime.folder import check_free
 
-    size = parse_batch(batch)
+    size, numbers = parse_batch(batch), NumericsOptions(numerics, calibration, weight_bits)
     _check_format(format, name, threads)
     if output is not None:
         check_free(output)
@@ -80,10 +84,10 @@ def compile(
     check_free(path)
     compiled: Compiled | CBundle
     if format == "c":
-        compiled = compile_to_c(graph, schedule, target, size, name, data, pipeline, dump_dir, time_passes)
+        compiled = compile_to_c(graph, schedule, target, size, name, data, pipeline, dump_dir, time_passes, numbers)
         compiled.save(path, _example(graph, data, size))
     else:
-        compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes)
+        compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes, numbers)
         compiled.save(path)
     found = summary(compiled, path)
     lines = [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in found.items()]
@@ -112,28 +116,30 @@ def _example(graph: Graph, data: str | None, batch: int | None) -> tuple[Any, ..
 def compile_graph(
     graph: Graph, schedule: Path | None, target: str, batch: int | None, threads: int | None, data: str | None,
     pipeline: str | None = None, dump_dir: Path | None = None, time_passes: bool = False,
+    numbers: NumericsOptions = NumericsOptions(),  # noqa: B008  (frozen)
 ) -> Compiled:  # fmt: skip
     """Compile with what the command line gives; progress goes to stderr."""
     from ldsnn_compiler.driver import compile as compile_
 
     compiler = partial(compile_, batch=batch, threads=threads)
-    return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes)
+    return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes, numbers)
 
 
 def compile_to_c(
     graph: Graph, schedule: Path | None, target: str, batch: int | None, name: str | None, data: str | None,
     pipeline: str | None = None, dump_dir: Path | None = None, time_passes: bool = False,
+    numbers: NumericsOptions = NumericsOptions(),  # noqa: B008  (frozen)
 ) -> CBundle:  # fmt: skip
     """The same for a C bundle."""
     from ldsnn_compiler.driver import compile_c
 
     compiler = partial(compile_c, batch=batch, name=name)
-    return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes)
+    return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes, numbers)
 
 
 def _compiled_by(
     compiler: Callable[..., Built], graph: Graph, schedule: Path | None, target: str, data: str | None,
-    pipeline: str | None, dump_dir: Path | None, time_passes: bool,
+    pipeline: str | None, dump_dir: Path | None, time_passes: bool, numbers: NumericsOptions,
 ) -> Built:  # fmt: skip
     from ldsnn_compiler.evaluate import measured_density
     from ldsnn_compiler.pipeline import parse_pipeline
@@ -150,8 +156,9 @@ def _compiled_by(
         density = measured_density(graph, given.calibration[0][:DENSITY_SAMPLES], chosen)
     instruments, report = pass_instruments(dump_dir, time_passes)
     compiled = compiler(
-        graph, chosen, target, pipeline=pipeline, density=density, instruments=instruments, progress=_progress()
-    )
+        graph, chosen, target, pipeline=pipeline, density=density, instruments=instruments, progress=_progress(),
+        **numbers.arguments(graph, given),
+    )  # fmt: skip
     report()
     return compiled
 

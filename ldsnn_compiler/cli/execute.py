@@ -30,6 +30,7 @@ from ldsnn_compiler.cli.common import (
 )
 from ldsnn_compiler.cli.compile import compile_graph
 from ldsnn_compiler.cli.models import ModelOptions, kind_of, needed_data, open_data, open_graph, open_module
+from ldsnn_compiler.cli.numerics import CalibrationFile, Numerics, NumericsOptions, WeightBits
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 if TYPE_CHECKING:
@@ -74,11 +75,15 @@ def run(
     limit: Limit = None,
     repeats: Repeats = 20,
     rpc: Rpc = None,
+    numerics: Numerics = None,
+    calibration: CalibrationFile = None,
+    weight_bits: WeightBits = None,
 ) -> Answer:
     """Run a model on the report split: accuracy, agreement with the original model, work, latency."""
     from ldsnn_compiler.results import Report, machine_name
 
     size, data = parse_batch(batch), needed_data(data, "run")
+    numbers = NumericsOptions(numerics, calibration, weight_bits)
     options = ModelOptions(model, timesteps, convert, data, None, sequence, calibrate, dt)
     original = replace(options, model=against or model)
     if against is not None and kind_of(model) != "factory":
@@ -89,19 +94,19 @@ def run(
             raise LdsnnError(Problem("boards run compiled code, not the interpreter", where="--rpc"))
         _use_threads(threads)
         graph = open_graph(options)
-        if schedule is not None or pipeline is not None:
-            _schedule(graph, schedule, pipeline)
+        _run_passes(graph, schedule, pipeline, numbers, data)
         x, y, said = _samples(data, graph, limit)
         reference = _reference(original, x, graph, asked)
         found, used, board = [_interpreted(graph, x, y, reference)], _torch_threads(), "interpreter"
+        kind = graph.numerics
     else:
-        compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
+        compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline, numbers)
         x, y, said = _samples(data, compiled.graph, limit)
         reference = _reference(original, x, compiled.graph, asked)
         found = [_compiled_row(compiled, x, y, reference, work, repeats)]
-        used, board = compiled.settings.threads, compiled.settings.board.name
+        used, board, kind = compiled.settings.threads, compiled.settings.board.name, compiled.settings.numerics
     name = model.rpartition("/")[2]
-    report = Report(name, board, "fp32", machine_name(), used, found, {"samples": len(x), "data": said})
+    report = Report(name, board, kind, machine_name(), used, found, {"samples": len(x), "data": said})
     return Answer(report.to_json(), (report.table(), f"{len(x)} samples, {said}"))
 
 
@@ -113,10 +118,13 @@ def _samples(data: str, graph: Graph, limit: int | None = None) -> tuple[Tensor,
     return x[:limit], None if y is None else y[:limit], given.note
 
 
-def _schedule(graph: Graph, schedule: Path | None, pipeline: str | None) -> None:
+def _run_passes(graph: Graph, schedule: Path | None, pipeline: str | None, numbers: NumericsOptions, data: str) -> None:
+    """What is asked for of schedule, passes and numbers; a graph is run as it is otherwise."""
     from ldsnn_compiler.cli.look import run_passes
 
-    run_passes(graph, pipeline, schedule, ())
+    given = numbers.arguments(graph, open_data(data, graph=graph))
+    if schedule is not None or pipeline is not None or numbers.numerics is not None:
+        run_passes(graph, pipeline, schedule, (), **given)
 
 
 def _use_threads(threads: int | None) -> None:
@@ -187,7 +195,7 @@ def _reference(original: ModelOptions, x: Tensor, graph: Graph, asked: bool) -> 
 
 def compiled_on(
     rpc: str | None, options: ModelOptions, schedule: Path | None, target: str, batch: int | None, threads: int | None,
-    pipeline: str | None,
+    pipeline: str | None, numbers: NumericsOptions = NumericsOptions(),  # noqa: B008  (frozen)
 ) -> Compiled:  # fmt: skip
     """The bundle, or the model compiled now, here or on the board at ``rpc``."""
     from ldsnn_compiler.runtime.remote import connect
@@ -199,14 +207,16 @@ def compiled_on(
         given = {
             "--schedule": schedule is not None, "--pipeline": pipeline is not None, "--target": target != "native",
             "--batch": batch != 1, "--threads": threads is not None, "--timesteps": options.timesteps is not None,
-            "--convert": options.convert,
+            "--convert": options.convert, "--numerics": numbers.numerics is not None,
+            "--calibration": numbers.calibration is not None, "--weight-bits": numbers.weight_bits is not None,
         }  # fmt: skip
         if any(given.values()):
             hint = "compile the model again"
             names = (name for name, is_given in given.items() if is_given)
             raise LdsnnError([Problem("a bundle is compiled already", where=name, hint=hint) for name in names])
         return load(options.model, device)
-    compiled = compile_graph(open_graph(options), schedule, target, batch, threads, options.data, pipeline)
+    graph = open_graph(options)
+    compiled = compile_graph(graph, schedule, target, batch, threads, options.data, pipeline, numbers=numbers)
     return compiled if device is None else compiled.on(device)
 
 
@@ -226,6 +236,9 @@ def profile(
     pipeline: Pipeline = None,
     repeats: Repeats = 20,
     rpc: Rpc = None,
+    numerics: Numerics = None,
+    calibration: CalibrationFile = None,
+    weight_bits: WeightBits = None,
 ) -> Answer:
     """Say where the time goes: per region time, density, synaptic updates and neurons evaluated, on the first
     samples."""
@@ -233,7 +246,8 @@ def profile(
 
     size, data = parse_batch(batch), needed_data(data, "profile")
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
-    compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
+    numbers = NumericsOptions(numerics, calibration, weight_bits)
+    compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline, numbers)
     x, _, _ = _samples(data, compiled.graph)
     one = user_layout(compiled.graph, _filled(x, compiled.settings.batch or 1))
     found = compiled.profile(one, repeats=repeats)

@@ -111,15 +111,23 @@ def opt(
     return Answer({"pipeline": done, "stage": graph.stage, "ir": text}, (text,))
 
 
-def run_passes(graph: Graph, pipeline: str | None, schedule: Path | None, instruments: Any) -> list[str]:
-    """Run a textual pipeline on a graph, in place; by default the compiler's own, as far as it applies to its stage."""
+def run_passes(
+    graph: Graph, pipeline: str | None, schedule: Path | None, instruments: Any, **numbers: Any
+) -> list[str]:
+    """Run a textual pipeline on a graph, in place; by default the compiler's own, as far as it applies to its stage.
+
+    ``numbers`` are the arguments ``numerics``, ``calibration`` and ``weight_bits`` of a compilation.
+    """
     from ldsnn_compiler.passes.assign_timesteps import with_schedule
+    from ldsnn_compiler.passes.quantize import with_numerics
     from ldsnn_compiler.pipeline import default_pipeline, parse_pipeline, run_pipeline
     from ldsnn_compiler.schedule import Schedule
 
     chosen = Schedule.read(schedule) if schedule is not None else None
     text = pipeline if pipeline is not None else default_pipeline(stage=graph.stage)
     passes = with_schedule(parse_pipeline(text), chosen)
+    if numbers:
+        passes = with_numerics(passes, graph, **numbers)
     run_pipeline(graph, passes, instruments)
     return [str(p) for p in passes]
 

@@ -14,12 +14,15 @@ import torch
 from graphs import inputs_of
 
 from ldsnn_compiler.driver import compile_c
+from ldsnn_compiler.integers import Calibration, Range
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.targets.c import CBundle
 from ldsnn_compiler.targets.lower import plan
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1")
+#: options that make a network of :mod:`graphs` one of whole numbers
+WHOLE: dict[str, Any] = {"numerics": "int", "calibration": Calibration({"x": Range(0.0, 1.0)}, 1)}
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 

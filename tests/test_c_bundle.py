@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from c_harness import SANITIZED, STRICT, answers, assert_right, build, bundle, check, parts, run
+from c_harness import SANITIZED, STRICT, WHOLE, answers, assert_right, build, bundle, check, parts, run
 from conftest import ROOT
 from graphs import Net, inputs_of
 from graphs import run as interpreted
@@ -55,6 +56,13 @@ def test_runs_steps_and_state_are_the_interpreters_with_sanitizers(made: tuple[C
 
 def test_a_cycle_and_a_readout(tmp_path: Path) -> None:
     check(recurrent_net(), tmp_path / "net")
+
+
+@pytest.mark.parametrize("make", [image_net, recurrent_net])
+def test_whole_numbers(make: Callable[[], Graph], tmp_path: Path) -> None:
+    c = check(make(), tmp_path / "net", **WHOLE)
+    assert c.settings.numerics == "int" and {held.dtype for held in c.network.state} == {"int32"}
+    assert "this is a network of whole numbers" in (tmp_path / "net" / "README.md").read_text()
 
 
 def test_a_batch(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from c_harness import STRICT, answers, assert_right, build, bundle, check, parts
+from c_harness import STRICT, WHOLE, answers, assert_right, build, bundle, check, parts
 from emulation.machine import EMULATOR
 from graphs import SOFT_IF, networks
 from hypothesis import HealthCheck, given, settings
@@ -38,9 +39,9 @@ def test_scheduled_random_networks(net: Graph) -> None:
 CORES = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "cortex-a76"}
 
 
-def on_arm(graph: Graph, folder: Path, target: str) -> None:
+def on_arm(graph: Graph, folder: Path, target: str, **options: Any) -> None:
     """As :func:`check`, on an emulated core."""
-    made = bundle(graph, folder, target=target)
+    made = bundle(graph, folder, target=target, **options)
     flags = (*STRICT, "-static")
     program = folder.parent / f"{folder.name}.program"
     build([folder / "main.c", *parts(folder)], program, cross_compiler(board(target)), flags)
@@ -48,10 +49,11 @@ def on_arm(graph: Graph, folder: Path, target: str) -> None:
 
 
 @pytest.mark.arm_emulation
+@pytest.mark.parametrize("options", [{}, WHOLE], ids=["fp32", "int"])
 @pytest.mark.parametrize("target", CORES)
-def test_networks_on_arm_cores(target: str, tmp_path: Path) -> None:
-    on_arm(image_net(), tmp_path / "net", target)
-    on_arm(recurrent_net(), tmp_path / "recurrent", target)
+def test_networks_on_arm_cores(target: str, options: dict[str, Any], tmp_path: Path) -> None:
+    on_arm(image_net(), tmp_path / "net", target, **options)
+    on_arm(recurrent_net(), tmp_path / "recurrent", target, **options)
 
 
 @pytest.mark.arm_emulation

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ldsnn_compiler.errors import LdsnnError
-from ldsnn_compiler.targets import Board, board, boards, register_board
+from ldsnn_compiler.targets import Board, board, boards, link, register_board
 from ldsnn_compiler.targets.boards import native, read_boards, running_features
 
 
@@ -85,3 +85,13 @@ def test_code_for_features_this_machine_lacks_is_known_to_be_unfit() -> None:
 def test_mistakes_in_a_board_file_name_the_board(text: str, message: str) -> None:
     with pytest.raises(LdsnnError, match=message):
         read_boards(text)
+
+
+def test_without_a_cross_compiler_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link.shutil, "which", lambda name: None)
+    monkeypatch.setattr(link, "find_spec", lambda name: None)
+    with pytest.raises(LdsnnError, match=r"needs a cross compiler for aarch64 .*gcc-aarch64-linux-gnu, or pip install"):
+        link.cross_compiler(board("raspberry-pi-4"))
+    monkeypatch.setattr(link, "find_spec", lambda name: object())
+    assert link.cross_compiler(board("raspberry-pi-4"))[1:] == ("-m", "ziglang", "cc", "-target", "aarch64-linux-gnu")
+    assert replace(board("aarch64"), triple="x86_64-linux-gnu").is_foreign is False

@@ -79,7 +79,8 @@ def connect(address: str) -> Remote:
 
 
 class Remote:
-    """A session with a board; see :class:`~ldsnn_compiler.runtime.device.Device`. It lasts as long as this object."""
+    """A session with a board; see :class:`~ldsnn_compiler.runtime.device.Device`. It lasts as long as this object and
+    what was put there: nobody else can have the board meanwhile."""
 
     def __init__(self, address: Address, session: Any) -> None:
         self.address, self._session = address, session
@@ -109,7 +110,7 @@ class Remote:
         with tempfile.TemporaryDirectory(prefix="ldsnn-") as scratch, self.talking("loading the library"):
             path = Path(scratch) / name
             library.write(path)
-            self._session.upload(str(path))
+            self._session.upload(bytearray(path.read_bytes()), name)
             module = self._session.load_module(name)
             self._session.remove(name)
             return module
@@ -122,13 +123,18 @@ class Remote:
         return vm, {entry: self._entry(vm, entry) for entry in entries}
 
     def _entry(self, vm: Any, entry: str) -> Entry:
-        """What is returned as a tuple comes over the network one by one."""
+        """What is returned as a tuple comes over the network one by one.
+
+        TVM's own ``get_outputs`` leaves a cycle behind that holds the machine, and with it the board, until Python looks
+        for garbage.
+        """
+        arity, output = vm["get_output_arity"], vm["get_output"]
 
         def call(*arguments: Any) -> Sequence[Any]:
             with self.talking("running"):
                 vm.set_input(entry, *arguments)
                 vm.invoke_stateful(entry)
-                return list(vm.get_outputs(entry))
+                return [output(entry, i) for i in range(arity(entry))]
 
         return call
 

@@ -41,6 +41,6 @@ clean:
 $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev,nir,bench,count]' loguru tqdm matplotlib pbr
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev,nir,bench,count,rpc]' loguru tqdm matplotlib pbr
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps spikingjelly snntorch nirtorch sinabs norse
 	touch $@

@@ -81,7 +81,9 @@ def _entry(builder: Any, plan: Plan, functions: dict[Hashable, Any], batch: int 
     types = {k: relax.TensorType(b.sized(size), b.dtype) for k, b in plan.buffers.items()}
     given = {name: relax.Var(_identifier(name), types[name]) for name in plan.parameters()}
     values: dict[str, Any] = dict(given)
-    with builder.function(plan.entry, list(given.values())):
+    # what comes after these is the same on every call: weights and parameters
+    changing = len(plan.inputs) + len(plan.states) + bool(plan.counter)
+    with builder.function(plan.entry, list(given.values()), attrs={"num_input": changing}):
         with builder.dataflow():
             for kernel in plan.kernels:
                 made = [types[r] for r in kernel.results]

@@ -12,6 +12,8 @@ import pytest
 import torch
 from emulation import machine as emulation
 
+from ldsnn_compiler.targets.cuda import compiler, embed
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,6 +24,11 @@ def data_folder() -> Path:
 
 def _missing_cuda() -> str:
     return "" if torch.cuda.is_available() else "no CUDA device"
+
+
+def _missing_cuda_compiler() -> str:
+    lacking = compiler.missing()
+    return lacking or ("" if compiler.package_library(embed.RUNTIME) else "nvidia-cuda-runtime is not installed")
 
 
 def _missing_chromium() -> str:
@@ -43,6 +50,7 @@ def _missing_package(*names: str) -> Callable[[], str]:
 
 MISSING: dict[str, Callable[[], str]] = {
     "cuda": _missing_cuda,
+    "cuda_compiler": _missing_cuda_compiler,
     "arm_emulation": emulation.missing,
     "shared_data": _missing_shared_data,
     "spikingjelly": _missing_package("spikingjelly"),

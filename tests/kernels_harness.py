@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -113,10 +114,12 @@ def prepare(spec: k.RegionSpec, seed: int = 0, batch: int = 1, density: float = 
     return Case(spec, inputs, _scan(spec, rng, total, inputs), n)
 
 
-def check_all(cases: list[Case], target: tvm.target.Target | None = None) -> None:
-    """Compile all regions as one module and compare them bit for bit with PyTorch."""
+def check_all(
+    cases: list[Case], target: tvm.target.Target | None = None, region: Callable[[k.RegionSpec], Any] = k.region
+) -> None:
+    """Compile all regions (as ``region`` builds them) as one module and compare them bit for bit with PyTorch."""
     assert all(w.isfinite().all() for c in cases for w in c.wanted), "a reference trajectory diverges"
-    functions = {f"f{i}": k.region(c.spec).with_attr("global_symbol", f"f{i}") for i, c in enumerate(cases)}
+    functions = {f"f{i}": region(c.spec).with_attr("global_symbol", f"f{i}") for i, c in enumerate(cases)}
     library = tvm.compile(tvm.IRModule(functions), target=target or host_target()).mod
     for name, case in zip(functions, cases, strict=True):
         declared = k.buffers(case.spec)

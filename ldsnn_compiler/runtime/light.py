@@ -59,21 +59,26 @@ def load(path: str | Path) -> Light:
     contents = read_files(path, manifest, (INTERFACE, ARGUMENTS, library))
     try:
         interface = Interface.of_json(json.loads(contents[INTERFACE]))
-        arguments = load_arrays(contents[ARGUMENTS])
+        given = load_arrays(contents[ARGUMENTS])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         refuse(path, f"its contents cannot be read: {str(error).splitlines()[0]}")
     place = place_of(board)
     code = Library(content=contents[library])
-    return Light(interface, manifest["batch"], manifest["threads"], code, arguments, place)
+    return Light(interface, manifest["batch"], manifest["threads"], code, given, place)
 
 
 def write(folder: Path, interface: Interface, plans: Mapping[str, Plan]) -> tuple[str, ...]:
     """Write what :func:`load` reads beside manifest and library; the names of the files."""
     (folder / INTERFACE).write_text(json.dumps(interface.to_json(), indent=1) + "\n")
+    (folder / ARGUMENTS).write_bytes(save_arrays(arguments(interface, plans)))
+    return INTERFACE, ARGUMENTS
+
+
+def arguments(interface: Interface, plans: Mapping[str, Plan]) -> dict[str, Arrays]:
+    """All that a library is given beside inputs, by name: weights, parameters, and states before the first step."""
     made = {name: plan.arguments[name]() for plan in plans.values() for name in plan.used_arguments()}
     made |= {held.key: state.initial(1) for held, state in zip(interface.states, plans["step"].states, strict=True)}
-    (folder / ARGUMENTS).write_bytes(save_arrays({name: x.contiguous().numpy() for name, x in made.items()}))
-    return INTERFACE, ARGUMENTS
+    return {name: x.contiguous().numpy() for name, x in made.items()}
 
 
 class Light(Network[Arrays]):
@@ -99,6 +104,11 @@ class Light(Network[Arrays]):
         self._arguments = {entry: [put[name] for name in names] for entry, names in interface.arguments.items()}
         self._initials = [arguments[held.key] for held in interface.states]
         self.reset()
+
+    def bound(self, *inputs: Arrays) -> tuple[Any, tuple[Any, ...]]:
+        """The library's function and all its arguments for a whole run, for timing without Python around it."""
+        given = self._whole(inputs)
+        return self._functions["run"], (*map(self._put, given), *self._arguments["run"])
 
     def _given(self, x: Any, port: Port) -> Arrays:
         if not isinstance(x, np.ndarray):

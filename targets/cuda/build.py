@@ -16,7 +16,8 @@ def compiled(module: Any, board: Board) -> Any:
     if board.gpu.emulated:
         return tvm.compile(_on_cpu(module), target=board.target())
     intrinsics.register()
-    with embed.compiling(architectures()):
+    config = {"relax.backend.use_cuda_graph": True}
+    with embed.compiling(architectures()), tvm.transform.PassContext(config=config):
         return tvm.compile(module, target=board.target(), relax_pipeline=pipeline())
 
 

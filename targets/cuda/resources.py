@@ -1,8 +1,7 @@
 """What kernels need of a GPU, read from their machine code: registers, shared and local memory.
 
-A cubin is an ELF file. The kernel's code section carries its registers in the high byte of ``sh_info``; the size of
-its ``.nv.shared`` section is the shared memory of a block; ``.nv.info`` lists stack frames, in local memory, which is
-where registers are spilled to.
+A cubin is an ELF file. ``.nv.info`` lists the registers of every kernel and its stack frame, in local memory, which is
+where registers are spilled to; the size of the kernel's ``.nv.shared`` section is the shared memory of a block.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.targets.cuda.gpu import Gpu
 
-#: attribute of .nv.info: a pair of words, a symbol's number and the bytes of its stack frame
-_FRAME_SIZE = 0x11
+#: attributes of .nv.info, each a pair of words: a symbol's number and its stack frame's bytes, or its registers
+_FRAME_SIZE, _REGISTERS = 0x11, 0x2F
 _MOST_SHARED = 48 * 1024
 _MOST_REGISTERS = 255
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -34,7 +33,6 @@ class Resources:
 @dataclass(frozen=True)
 class _Section:
     name: str
-    info: int
     content: bytes
     size: int
 
@@ -43,15 +41,17 @@ def resources(cubin: bytes) -> tuple[Resources, ...]:
     """Of every kernel in a cubin, by name."""
     sections = {s.name: s for s in _sections(cubin)}
     symbols = _symbols(sections[".symtab"].content, sections[".strtab"].content)
-    frames = {symbols[number]: size for number, size in _frames(sections[".nv.info"].content) if number in symbols}
+    listed = {(kind, symbols.get(number, "")): n for kind, number, n in _attributes(sections[".nv.info"].content)}
     found = []
-    for name, section in sorted(sections.items()):
-        if not name.startswith(".text."):
-            continue
-        kernel = name.removeprefix(".text.")
+    for kernel in sorted(name.removeprefix(".text.") for name in sections if name.startswith(".text.")):
         shared = sections.get(f".nv.shared.{kernel}")
         found.append(
-            Resources(kernel, section.info >> 24, shared.size if shared is not None else 0, frames.get(kernel, 0))
+            Resources(
+                kernel,
+                registers=listed[_REGISTERS, kernel],
+                shared_bytes=shared.size if shared is not None else 0,
+                local_bytes=listed.get((_FRAME_SIZE, kernel), 0),
+            )
         )
     return tuple(found)
 
@@ -86,26 +86,25 @@ def _sections(elf: bytes) -> Iterator[_Section]:
     start, (size, count, names_at) = struct.unpack_from("<Q", elf, 40)[0], struct.unpack_from("<HHH", elf, 58)
     headers = [struct.unpack_from("<IIQQQQIIQQ", elf, start + i * size) for i in range(count)]
     names = elf[headers[names_at][4] :]
-    for name, kind, _, _, offset, length, _, info, _, _ in headers:
+    for name, kind, _, _, offset, length, *_ in headers:
         is_empty = kind == 8  # NOBITS: shared memory, that no byte of the file stands for
-        yield _Section(_text(names, name), info, b"" if is_empty else elf[offset : offset + length], length)
+        yield _Section(_text(names, name), b"" if is_empty else elf[offset : offset + length], length)
 
 
 def _symbols(table: bytes, names: bytes) -> dict[int, str]:
     return {i: _text(names, entry[0]) for i, entry in enumerate(_SYMBOL.iter_unpack(table))}
 
 
-def _frames(info: bytes) -> Iterator[tuple[int, int]]:
-    """(symbol, bytes) of every stack frame; an attribute is its format, its kind, and a value or a block's size."""
+def _attributes(info: bytes) -> Iterator[tuple[int, int, int]]:
+    """(kind, symbol, number) of every attribute that is a pair. One is its format, its kind, and a value or a size."""
     at = 0
     while at + 4 <= len(info):
         form, kind, value = struct.unpack_from("<BBH", info, at)
         at += 4
         if form != 4:
             continue
-        if kind == _FRAME_SIZE and value == 8:
-            number, size = struct.unpack_from("<II", info, at)
-            yield number, size
+        if value == 8:
+            yield kind, *struct.unpack_from("<II", info, at)
         at += value
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from c_harness import STRICT, WHOLE, answers, assert_right, build, bundle, check, parts
+from c_harness import STRICT, WHOLE, answers, assert_right, build, bundle, check, parts, run
 from emulation.machine import EMULATOR
-from graphs import SOFT_IF, networks
+from graphs import SOFT_IF, Net, networks
 from hypothesis import HealthCheck, given, settings
 from test_c_bundle import image_net, recurrent_net
 
+from ldsnn_compiler.driver import DEFAULT_PIPELINE
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 from ldsnn_compiler.targets import board
@@ -62,3 +65,34 @@ def test_networks_on_arm_cores(target: str, options: dict[str, Any], tmp_path: P
 def test_random_networks_on_an_arm_core(net: Graph) -> None:
     with tempfile.TemporaryDirectory() as folder:
         on_arm(net, Path(folder) / "net", "raspberry-pi-4")
+
+
+@pytest.mark.arm_emulation
+def test_code_for_a_newer_core_faults_on_an_older_one(tmp_path: Path) -> None:
+    """Dense layers in int8 use the dot products of the Cortex-A76: the emulated Cortex-A72 refuses what it would."""
+    net = Net(4)
+    x = net.neuron(net.conv(net.input((4, 6, 6)), 16))
+    graph = net.output(net.neuron(net.conv(x, 16)))
+    pipeline = DEFAULT_PIPELINE.replace("select-kernels", "select-kernels{kernel=dense}")
+    made = bundle(graph, tmp_path / "net", target="raspberry-pi-5", pipeline=pipeline, **WHOLE)
+    files, flags = [tmp_path / "net" / "main.c", *parts(tmp_path / "net")], (*STRICT, "-static")
+    program = build(files, tmp_path / "program", cross_compiler(board("raspberry-pi-5")), flags)
+    assert_right(made, answers(made, tmp_path / "net", program, (EMULATOR, "-cpu", "cortex-a76")))
+    command = [EMULATOR, "-cpu", "cortex-a72", program, tmp_path / "net" / "net_weights.bin"]
+    done = subprocess.run([*command, tmp_path / "net" / "example_input.bin"], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGILL
+
+
+@pytest.mark.cmake
+@pytest.mark.arm_emulation
+def test_cmake_with_a_toolchain_file(tmp_path: Path) -> None:
+    made = bundle(image_net(), tmp_path / "net", target="aarch64")
+    toolchain = tmp_path / "aarch64.cmake"
+    toolchain.write_text(
+        "set(CMAKE_SYSTEM_NAME Linux)\nset(CMAKE_SYSTEM_PROCESSOR aarch64)\n"
+        f"set(CMAKE_C_COMPILER {cross_compiler(board('aarch64'))[0]})\nset(CMAKE_EXE_LINKER_FLAGS -static)\n"
+    )
+    options = [f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", "-DCMAKE_BUILD_TYPE=Release", "-DNET_EMBED_WEIGHTS=ON"]
+    run(["cmake", "-S", tmp_path / "net", "-B", tmp_path / "build", *options])
+    run(["cmake", "--build", tmp_path / "build"])
+    assert_right(made, answers(made, tmp_path / "net", tmp_path / "build" / "net_main", (EMULATOR,)))

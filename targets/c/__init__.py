@@ -54,6 +54,7 @@ def _report(kernels: Sequence[Kernel], seconds: Mapping[str, float], net: Networ
         "kernels": len(net.objects.scratch),
         "calls": [{"name": k.name, "nodes": list(k.nodes)} for k in kernels],
         "memory": memory_table(net),
+        "sections": {section.name: section.size for section in net.objects.file.sections},
         "arena": {e: {"bytes": x.arena, "without_sharing": x.unshared} for e, x in net.entries.items()},
         "state": [
             {"node": h.node, "variable": h.variable, "dtype": h.dtype, "shape": list(h.shape), "offset": h.offset}

@@ -2,7 +2,8 @@
 
 A resample is area averaging of a function that is constant within each step. So two in a row are one where the first
 loses nothing (it only holds values), or where every step of the last is a union of steps of the one between. 8 -> 4
--> 2 is 8 -> 2; 4 -> 8 -> 2 is 4 -> 2; 8 -> 3 -> 2 and 4 -> 2 -> 4 are not what they look like.
+-> 2 is 8 -> 2; 4 -> 8 -> 2 is 4 -> 2; 8 -> 3 -> 2 and 4 -> 2 -> 4 are not what they look like. Sums, of whole numbers,
+merge only where both sum whole steps.
 """
 
 from __future__ import annotations
@@ -33,14 +34,27 @@ def mergeable(source: Fraction, between: Fraction, dt: Fraction) -> bool:
     return holds(source, between) or holds(dt, between)
 
 
-def resampled(graph: Graph, value: Value, dt: Fraction, before: Node | None = None) -> Value:
+def resampled(
+    graph: Graph, value: Value, dt: Fraction, before: Node | None = None, is_sum: bool = False
+) -> Value:  # fmt: skip
     """``value`` on steps of ``dt``: itself, an existing resample of it, or a new one (placed ``before`` a node)."""
     if value.type.dt == dt:
         return value
     for user, _ in graph.uses(value):
-        if user.op.name == "resample" and user["dt"] == dt:
+        if user.op.name == "resample" and user["dt"] == dt and sums(user) == is_sum:
             return user.result
-    return graph.add("resample", [value], dt=dt, mode=mode(value.type.dt, dt), before=before).result
+    chosen = "sum" if is_sum else mode(value.type.dt, dt)
+    return graph.add("resample", [value], dt=dt, mode=chosen, before=before).result
+
+
+def sums(node: Node) -> bool:
+    """Whether a node is a resample that sums steps in place of averaging them."""
+    return node.op.name == "resample" and bool(node["mode"] == "sum")
+
+
+def whole_steps(source: Fraction, dt: Fraction) -> bool:
+    """Whether each step of ``dt`` is made of whole steps of ``source``."""
+    return (dt / source).denominator == 1
 
 
 def merge(graph: Graph, node: Node) -> bool:
@@ -49,9 +63,11 @@ def merge(graph: Graph, node: Node) -> bool:
     if first.op.name != "resample":
         return False
     source = first.operands[0]
-    if not mergeable(source.type.dt, first["dt"], node["dt"]):
+    if not mergeable(source.type.dt, first["dt"], node["dt"]) or sums(first) != sums(node):
         return False
-    graph.replace(node.result, resampled(graph, source, node["dt"], before=first))
+    if sums(node) and not (whole_steps(source.type.dt, first["dt"]) and whole_steps(first["dt"], node["dt"])):
+        return False
+    graph.replace(node.result, resampled(graph, source, node["dt"], before=first, is_sum=sums(node)))
     graph.erase(node)
     if not graph.uses(first.result):
         graph.erase(first)

@@ -164,7 +164,7 @@ def _inline(graph: Graph, node: Node, index: int) -> bool:
 def _constant(graph: Graph, node: Node) -> bool:
     """An op on constants, evaluated, unless the result would take more room."""
     sources = [o.node for o in node.operands]
-    if not sources or any(s.op.name != "constant" for s in sources):
+    if not sources or any(s.op.name != "constant" or s.type.dtype != "float32" for s in sources):
         return False
     if not (node.op.acts_per_step or node.op.name in ("resample", "slice_time")):
         return False

@@ -21,7 +21,8 @@ held values (last, largest) it takes from the values. Nothing crosses a neuron, 
 
 Only resamples are ever duplicated. A value with several users rises to the finest grid that any of them wants, if the
 others' grids nest in it; where one user wants every step, nothing rises. Through a join, a repeat sinks where every
-operand is repeated; it then runs at the most steps that an operand has.
+operand is repeated; it then runs at the most steps that an operand has. A sum in place of an average (of whole numbers)
+rises as an average does, but not through what adds a constant in every step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fractions import Fraction
 from typing import ClassVar
 
 from ldsnn_compiler.ir.graph import Graph, Node, Value
-from ldsnn_compiler.passes._grids import holds, merge, mode, resampled, settle_delays
+from ldsnn_compiler.passes._grids import holds, merge, mode, resampled, settle_delays, sums, whole_steps
 from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
 
@@ -70,7 +71,7 @@ def _tidy(graph: Graph, node: Node) -> bool:
     if node["dt"] == source.type.dt:
         graph.remove(node)
         return True
-    twin = resampled(graph, source, node["dt"])
+    twin = resampled(graph, source, node["dt"], is_sum=sums(node))
     if twin is not node.result:
         graph.replace(node.result, twin)
         graph.erase(node)
@@ -82,15 +83,29 @@ def _rise(graph: Graph, node: Node) -> bool:
     """An affine op whose users all average its result runs on averages itself."""
     if node.op.kind != "linear" or not node.operands or len(node.results) != 1:
         return False
-    wanted = _wanted(graph, node.result)
-    if wanted is None:
+    wanted, is_sum = _wanted(graph, node.result), _summed(graph, node)
+    if wanted is None or is_sum is None:
         return False
-    means = {o.name: resampled(graph, o, wanted, before=node) for o in node.operands}
+    means = {o.name: resampled(graph, o, wanted, before=node, is_sum=is_sum) for o in node.operands}
     graph.set_operands(node, [means[o.name] for o in node.operands])
     for user, _ in graph.uses(node.result):
         if user["dt"] == wanted:
             graph.remove(user)
     return True
+
+
+def _summed(graph: Graph, node: Node) -> bool | None:
+    """Whether the users of a result sum its steps, not average them; None where the node does not commute with that.
+
+    A sum over r steps of ``w x + b`` is w times the sum of x, plus r times b.
+    """
+    users = [user for user, _ in graph.uses(node.result)]
+    if not any(sums(user) for user in users):
+        return False
+    adds = node.op.name in ("batch_norm", "constant") or node.attrs.get("bias") is not None
+    alike = {(user["mode"], user["dt"]) for user in users}
+    whole = all(whole_steps(node.type.dt, user["dt"]) for user in users)
+    return True if len(alike) == 1 and whole and not adds else None
 
 
 def _wanted(graph: Graph, value: Value) -> Fraction | None:
@@ -107,7 +122,7 @@ def _sink(graph: Graph, node: Node) -> bool:
     sources = [o.node for o in node.operands]
     if not node.op.acts_per_step or not sources or len(node.results) != 1:
         return False
-    if any(s.op.name != "resample" or s["dt"] >= s.operands[0].type.dt for s in sources):
+    if any(s.op.name != "resample" or sums(s) or s["dt"] >= s.operands[0].type.dt for s in sources):
         return False
     after, grids = node.type.dt, [s.operands[0].type.dt for s in sources]
     finest = min(grids)
@@ -135,7 +150,7 @@ def _held_again(
 
 def _read_held(graph: Graph, node: Node) -> bool:
     """The last or largest of held values is that of the values."""
-    if node.op.name != "readout" or node["mode"] == "mean":
+    if node.op.name != "readout" or node["mode"] in ("mean", "sum"):
         return False
     source = node.operands[0].node
     if source.op.name != "resample" or not holds(source.operands[0].type.dt, source["dt"]):

@@ -57,6 +57,8 @@ class FoldScale(Pass):
     def run(self, graph: Graph) -> bool:
         changed = False
         for node in graph.of("scale"):
+            if node.type.dtype != "float32":  # weights of whole numbers have their scale
+                continue
             with graph.edit():
                 fired = any(rule(graph, node) for rule in (_into_source, _into_users, _into_spikes, _into_thresholds))
                 if fired:

@@ -162,6 +162,44 @@ def test_caught_by_its_rule(change: Callable[[Graph], None], stage: str, rule: s
         verify(graph)
 
 
+def broken_charge(graph: Graph) -> None:
+    graph.set_attrs(graph.node("cell"), neuron=graph.node("cell")["neuron"].with_(threshold=2.5))
+
+
+def broken_ratio(graph: Graph) -> None:
+    graph.set_attrs(graph.node("cell"), neuron=graph.node("cell")["neuron"].with_(beta=0.3))
+
+
+def broken_weight(graph: Graph) -> None:
+    graph.tensors["w"] = graph.tensors["w"] / 2
+
+
+def broken_factor(graph: Graph) -> None:
+    graph.set_attrs(graph.node("scale"), factor=0.5)
+
+
+def broken_mean(graph: Graph) -> None:
+    graph.set_attrs(graph.node("resample"), mode="mean")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("neuron_whole", broken_charge),
+        ("neuron_whole", broken_ratio),
+        ("conv2d_whole", broken_weight),
+        ("quantize", broken_factor),
+        ("resample_sum", broken_mean),
+    ],
+)
+def test_whole_numbers_stay_whole(name: str, change: Callable[[Graph], None]) -> None:
+    graph = build(name)
+    verify(graph)
+    change(graph)
+    with pytest.raises(VerifyError, match=r"\[whole-numbers\]"):
+        verify(graph)
+
+
 def test_a_cycle_that_changes_time_is_caught() -> None:
     graph = build("delay_recurrent")
     value = graph.node("back").result
@@ -188,7 +226,7 @@ def test_a_cycle_is_not_placed_inside() -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert {r.name for r in RULES} == {rule for _, _, rule in CASES} | {"recurrence"}
+    assert {r.name for r in RULES} == {rule for _, _, rule in CASES} | {"recurrence", "whole-numbers"}
 
 
 def test_graph_refuses_at_once_and_names_all() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from math import floor
 
 from ldsnn_compiler.errors import LdsnnError
@@ -38,14 +39,13 @@ def roles(program: Program) -> Mapping[str, str]:
     Raises:
         LdsnnError: some quantity is neither a charge nor a number, as where a program squares its membrane.
     """
-    units = _units(program)
+    units = _solved(program).units
     return {p: CHARGE if units[p] else RATIO for p in program.params if p != "spike_value"}
 
 
 def has_ratios(program: Program) -> bool:
     """Whether a program of real numbers multiplies or divides by ratios, parameters or constants."""
-    solver = _Solver(program)
-    solver.run()
+    solver = _solved(program)
     constants = any(value != int(value) and not solver.units[name] for name, value in solver.constants.items())
     divisors = any(_divides(assign.value) for assign in program.steps)
     return constants or divisors or RATIO in roles(program).values()
@@ -60,8 +60,7 @@ def _divides(expr: Expr) -> bool:
 
 def charge_constants(program: Program) -> tuple[float, ...]:
     """Constants other than 0 that a program of real numbers holds in units of charge."""
-    solved = _Solver(program)
-    solved.run()
+    solved = _solved(program)
     return tuple(value for name, value in solved.constants.items() if value and solved.units[name])
 
 
@@ -83,10 +82,11 @@ def rounded(value: float, fraction: int) -> float:
 # ---- units
 
 
-def _units(program: Program) -> Mapping[str, int]:
+@cache
+def _solved(program: Program) -> _Solver:
     solver = _Solver(program)
     solver.run()
-    return solver.units
+    return solver
 
 
 @dataclass
@@ -189,7 +189,7 @@ class _Number:
 class _Rewriter:
     def __init__(self, program: Program, fraction: int, guard: int) -> None:
         self.old, self.fraction, self.guard = program, fraction, guard
-        self.units = _units(program)
+        self.units = _solved(program).units
         self.is_whole = {name: True for name, _ in program.state}
 
     def program(self) -> Program:

@@ -6,11 +6,13 @@ A rule is a function from a graph to the problems it finds. Stages inherit the r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
+import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem, VerifyError
+from ldsnn_compiler.ir.fixed import RATIO, roles
 from ldsnn_compiler.ir.graph import STAGES, Graph, Node, tensor_refs
 from ldsnn_compiler.ir.neuron import TensorRef
 
@@ -203,6 +205,46 @@ def stable(graph: Graph) -> Iterator[Problem]:
             if bound is not None and largest > bound:
                 message = f"{largest:.6g} is more than {bound:g}, so the state grows without bound"
                 yield _problem(node, message, name)
+
+
+@rule("traced")
+def whole_numbers(graph: Graph) -> Iterator[Problem]:
+    """Streams of whole numbers stay whole: sums in place of means, whole weights and charges, ratios of fixed point."""
+    for node in _members(graph):
+        if all(v.type.dtype == "float32" for v in (*node.operands, *node.results)):
+            continue
+        if node.op.name in _AVERAGES or (node.op.name in ("resample", "readout") and node["mode"] == "mean"):
+            yield _problem(node, "averages whole numbers; sum them, and divide in the scale")
+        if node.op.name == "neuron":
+            yield from _fixed_point(graph, node)
+        elif node.op.name != "dequantize":
+            yield from _whole_attributes(graph, node)
+
+
+_AVERAGES = ("avg_pool", "adaptive_avg_pool", "batch_norm")
+
+
+def _whole_attributes(graph: Graph, node: Node) -> Iterator[Problem]:
+    for name, value in node.attrs.items():
+        if isinstance(value, TensorRef) and graph.tensors[value.name].is_floating_point():
+            yield _problem(node, "is a tensor of real numbers among whole ones", name)
+        if isinstance(value, float) and node.op.name != "quantize" and not value.is_integer():
+            yield _problem(node, f"is {value!r} among whole numbers", name)
+
+
+def _fixed_point(graph: Graph, node: Node) -> Iterator[Problem]:
+    """Charges are whole, ratios multiples of ``2**-fraction``."""
+    neuron = node["neuron"]
+    if neuron.fraction is None:
+        return
+    kinds = roles(replace(neuron, fraction=None, guard=0).program)
+    for name, value in neuron.params.items():
+        given = graph.tensors[value.name].double() if isinstance(value, TensorRef) else torch.tensor(value).double()
+        if kinds.get(name) == RATIO:
+            given = given * 2**neuron.fraction
+        if not torch.equal(given, given.round()):
+            places = f"a multiple of 2**-{neuron.fraction}" if kinds.get(name) == RATIO else "a whole number"
+            yield _problem(node, f"is not {places}", name)
 
 
 @rule("placed")

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from target_harness import assert_equal
+from test_cli import as_json, errors
 from torch import Tensor
 from zoo import STEPS, build, dyadic, started
 
@@ -211,3 +213,24 @@ def test_a_batch_that_was_compiled_so(tmp_path: Path) -> None:
     interpreter.save_state(tmp_path / "three.state")
     with pytest.raises(LdsnnError, match="compiled for batch 2, found 3"):
         fixed.load_state(tmp_path / "three.state")
+
+
+# ---- from the command line
+
+
+@pytest.mark.parametrize("how", [[], ["--interpreter"]])
+def test_streams_that_go_on_from_one_command_to_the_next(tmp_path: Path, how: list[str]) -> None:
+    ld.write(build("delay_recurrent"), tmp_path / "net.ldir")
+    parts = [dyadic(4, STEPS, 5, seed=s) for s in (1, 2)]
+    with torch.no_grad():
+        interpreter = ld.Interpreter(build("delay_recurrent"))
+        wanted = [interpreter.step(x.transpose(0, 1))[0].mean(0) for x in parts]
+    for n, x in enumerate(parts):
+        np.savez(tmp_path / f"{n}.npz", x_train=1 + x.numpy(), x_test=x.numpy())
+        model, state = tmp_path / "net.ldir", tmp_path / "now.state"
+        before = ["--state-in", state] if n else []
+        found = as_json("stream", model, "--data", tmp_path / f"{n}.npz", *before, "--state-out", state, *how)
+        assert (found["first_step"], found["base_step"], found["samples"]) == (n * STEPS, (n + 1) * STEPS, 4)
+        assert torch.equal(torch.tensor(found["scores"]), wanted[n])
+    (line,) = errors("stream", model, "--data", tmp_path / "0.npz", "--state-in", tmp_path / "none.state", *how)
+    assert "none.state: cannot be read" in line

@@ -17,6 +17,7 @@ from ldsnn_compiler.cli import (
     numerics,
     optimize,
     report,
+    stream,
     tune,
 )
 from ldsnn_compiler.cli.common import command
@@ -40,6 +41,7 @@ for _function in (
     optimize.optimize,
     tune.tune,
     execute.run,
+    stream.stream,
     execute.profile,
     look.inspect,
     look.diff,

@@ -95,13 +95,13 @@ def run(
         _use_threads(threads)
         graph = open_graph(options)
         _run_passes(graph, schedule, pipeline, numbers, data)
-        x, y, said = _samples(data, graph, limit)
+        x, y, said = samples(data, graph, limit)
         reference = _reference(original, x, graph, asked)
         found, used, board = [_interpreted(graph, x, y, reference)], _torch_threads(), "interpreter"
         kind = graph.numerics
     else:
         compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline, numbers)
-        x, y, said = _samples(data, compiled.graph, limit)
+        x, y, said = samples(data, compiled.graph, limit)
         reference = _reference(original, x, compiled.graph, asked)
         found = [_compiled_row(compiled, x, y, reference, work, repeats)]
         used, board, kind = compiled.settings.threads, compiled.settings.board.name, compiled.settings.numerics
@@ -110,7 +110,7 @@ def run(
     return Answer(report.to_json(), (report.table(), f"{len(x)} samples, {said}"))
 
 
-def _samples(data: str, graph: Graph, limit: int | None = None) -> tuple[Tensor, Tensor | None, str]:
+def samples(data: str, graph: Graph, limit: int | None = None) -> tuple[Tensor, Tensor | None, str]:
     """The report split's samples and labels, and what to say of them."""
     given = open_data(data, graph=graph)
     assert given is not None
@@ -248,7 +248,7 @@ def profile(
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
     numbers = NumericsOptions(numerics, calibration, weight_bits)
     compiled = compiled_on(rpc, options, schedule, target, size, threads, pipeline, numbers)
-    x, _, _ = _samples(data, compiled.graph)
+    x, _, _ = samples(data, compiled.graph)
     one = user_layout(compiled.graph, _filled(x, compiled.settings.batch or 1))
     found = compiled.profile(one, repeats=repeats)
     whole = f"a call of batch {compiled.settings.batch or 1}: {found.latency_ms:.3f} ms, "

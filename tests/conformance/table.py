@@ -56,7 +56,8 @@ the whole state at the end are equal bit for bit: interpreted, compiled, and com
 
 *float*: weights and inputs are ordinary float32 numbers. Layer by layer, each fed what the library's layer before it
 emitted, every spike decision is counted up to the first one of a neuron that differs, with its distance from the
-threshold. A share of at most {MOST_FLIPS:g} may differ, none further than {MARGIN:g} from the threshold. What
+threshold: interpreted for every network, compiled for the first half of each variant's. A share of at most
+{MOST_FLIPS:g} may differ, none further than {MARGIN:g} from the threshold. What
 readouts emit agrees to 1e-5.
 """
 

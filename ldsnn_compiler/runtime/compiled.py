@@ -17,6 +17,7 @@ from ldsnn_compiler.runtime.interface import Interface, Port
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.network import Network
 from ldsnn_compiler.runtime.profile import Profile, profile
+from ldsnn_compiler.streaming import Streaming
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.lower import plan
 from ldsnn_compiler.targets.plan import Plan
@@ -43,7 +44,7 @@ class Settings:
     tunings: Mapping[str, Tuning] = field(default_factory=dict)
 
 
-class Compiled(Network[torch.Tensor]):
+class Compiled(Streaming, Network[torch.Tensor]):
     """A network compiled for a board, over PyTorch tensors; see :class:`~ldsnn_compiler.runtime.network.Network`.
 
     Inputs may be numpy arrays too.
@@ -98,6 +99,18 @@ class Compiled(Network[torch.Tensor]):
         self._check(full, [port.timesteps for port in self.interface.inputs], self.batch)
         self._ready()
         return self._functions["run"], (*map(self.device.put, full), *self._arguments["run"])
+
+    # ---- streaming
+
+    def reset(self, batch: int | None = None, *, samples: Sequence[int] | None = None) -> None:
+        """Back to the state before the first step. The batch is free again where it was compiled symbolic.
+
+        With ``samples`` only these of the batch, by number; the others go on.
+        """
+        if samples is not None:
+            self._reset_samples(samples)
+            return
+        super().reset(batch)
 
     # ---- more
 

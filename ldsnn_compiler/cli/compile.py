@@ -44,6 +44,9 @@ Format = Annotated[
     typer.Option("--format", help="tvm: for this package and TVM's run time; c: objects and sources for C programs"),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="with --format c: what all names in C begin with")]
+IsTuned = Annotated[
+    bool, typer.Option("--tuned/--untuned", help="use what `ldsnn tune` found on the target; results are the same")
+]
 Built = TypeVar("Built")
 DENSITY_SAMPLES = 16
 """Calibration samples on which densities are measured for the choice of kernels."""
@@ -71,6 +74,7 @@ def compile(
     numerics: Numerics = None,
     calibration: CalibrationFile = None,
     weight_bits: WeightBits = None,
+    tuned: IsTuned = True,
 ) -> Answer:
     """Compile a model for a target and write the bundle; with --data kernels are chosen by measured densities."""
     from ldsnn_compiler.runtime.folder import check_free
@@ -84,10 +88,14 @@ def compile(
     check_free(path)
     compiled: Compiled | CBundle
     if format == "c":
-        compiled = compile_to_c(graph, schedule, target, size, name, data, pipeline, dump_dir, time_passes, numbers)
+        compiled = compile_to_c(
+            graph, schedule, target, size, name, data, pipeline, dump_dir, time_passes, numbers, tuned
+        )
         compiled.save(path, _example(graph, data, size))
     else:
-        compiled = compile_graph(graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes, numbers)
+        compiled = compile_graph(
+            graph, schedule, target, size, threads, data, pipeline, dump_dir, time_passes, numbers, tuned
+        )
         compiled.save(path)
     found = summary(compiled, path)
     lines = [f"{key.replace('_', ' ')}: {_text(value)}" for key, value in found.items()]
@@ -117,11 +125,12 @@ def compile_graph(
     graph: Graph, schedule: Path | None, target: str, batch: int | None, threads: int | None, data: str | None,
     pipeline: str | None = None, dump_dir: Path | None = None, time_passes: bool = False,
     numbers: NumericsOptions = NumericsOptions(),  # noqa: B008  (frozen)
+    tuned: bool = True,
 ) -> Compiled:  # fmt: skip
     """Compile with what the command line gives; progress goes to stderr."""
     from ldsnn_compiler.driver import compile as compile_
 
-    compiler = partial(compile_, batch=batch, threads=threads)
+    compiler = partial(compile_, batch=batch, threads=threads, tuned=tuned)
     return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes, numbers)
 
 
@@ -129,11 +138,12 @@ def compile_to_c(
     graph: Graph, schedule: Path | None, target: str, batch: int | None, name: str | None, data: str | None,
     pipeline: str | None = None, dump_dir: Path | None = None, time_passes: bool = False,
     numbers: NumericsOptions = NumericsOptions(),  # noqa: B008  (frozen)
+    tuned: bool = True,
 ) -> CBundle:  # fmt: skip
     """The same for a C bundle."""
     from ldsnn_compiler.driver import compile_c
 
-    compiler = partial(compile_c, batch=batch, name=name)
+    compiler = partial(compile_c, batch=batch, name=name, tuned=tuned)
     return _compiled_by(compiler, graph, schedule, target, data, pipeline, dump_dir, time_passes, numbers)
 
 
@@ -195,6 +205,7 @@ def summary(compiled: Compiled | CBundle, path: Path) -> dict[str, Any]:
         "timesteps": {p: n.type.timesteps for p, n in layers.items()},
         "levels": {p: n.type.signal.levels or 0 for p, n in layers.items()},
         "kernels": kernels,
+        "tuned_regions": len(settings.tunings),
         "compile_seconds": compiled.report["compile_seconds"],
         "granule": compiled.graph.granule,
         **({"memory": compiled.report["memory"]} if "memory" in compiled.report else {}),

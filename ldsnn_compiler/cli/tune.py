@@ -28,6 +28,7 @@ from ldsnn_compiler.cli.common import (
 from ldsnn_compiler.cli.compile import DENSITY_SAMPLES
 from ldsnn_compiler.cli.execute import compiled_on
 from ldsnn_compiler.cli.models import ModelOptions, open_data
+from ldsnn_compiler.cli.numerics import CalibrationFile, Numerics, NumericsOptions, WeightBits
 from ldsnn_compiler.cli.optimize import Ticker
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def tune(
     shape: Shape = None,
     sequence: Sequence = False,
     pipeline: Pipeline = None,
+    numerics: Numerics = None,
+    calibration: CalibrationFile = None,
+    weight_bits: WeightBits = None,
     seed: Seed = 0,
 ) -> Answer:
     """Time each region with other loop structures, and keep what is clearly faster: `ldsnn compile` uses it from then
@@ -72,7 +76,8 @@ def tune(
 
     size = parse_batch(batch)
     options = ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt)
-    network = compiled_on(rpc, options, schedule, target, size, threads, pipeline)
+    numbers = NumericsOptions(numerics, calibration, weight_bits)
+    network = compiled_on(rpc, options, schedule, target, size, threads, pipeline, numbers)
     found = search(
         network, *_samples(data, network.graph), trials=trials, storage=storage, entry=entry, seed=seed,
         progress=Ticker(),
@@ -84,7 +89,7 @@ def _samples(data: str | None, graph: Graph) -> list[Tensor]:
     """Calibration samples ``[T, N, *shape]`` to take densities from."""
     from ldsnn_compiler.evaluate import full_layout
 
-    given = open_data(data)
+    given = open_data(data, graph=graph)
     return [] if given is None else [full_layout(graph, given.calibration[0][:DENSITY_SAMPLES])]
 
 
@@ -109,7 +114,7 @@ def _loops(tuning: Any) -> str:
         return ""
     order = f"{tuning.order} {tuning.words}" if tuning.order == "word" else tuning.order
     ahead = f", prefetch {tuning.prefetch}" if tuning.prefetch else ""
-    return f"{order}, tile {tuning.tile[0]}x{tuning.tile[1]}, block {tuning.block}{ahead}"
+    return f"{order}, tile {tuning.tile[0]}x{tuning.tile[1]}, block {tuning.block}, {tuning.outer} outer{ahead}"
 
 
 def _said(found: Tuned) -> str:

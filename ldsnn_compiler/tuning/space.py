@@ -47,6 +47,8 @@ class Space:
             "columns": [{"columns": n} for n in _lengths(width, start.tile[1])],
             "order": self._orders(),
             "block": [{"block": b} for b in sorted({*_BLOCKS, start.block}) if b < self._widest + WORD],
+            "outer": [{"outer": "block"}, {"outer": "tile"}] if self.spec.channels > WORD else [],
+            "dots": [{"dots": start.dots}, {"dots": ()}] if start.dots and self._multiplies else [],
             "prefetch": [{"prefetch": n} for n in _AHEAD] if self._walks else [],
             "registers": [{"registers": n} for n in sorted({*_REGISTERS, start.registers})] if self._multiplies else [],
         }

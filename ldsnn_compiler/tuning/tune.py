@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.interp.work import count_work
 from ldsnn_compiler.progress import Progress, Watch, silent
 from ldsnn_compiler.results import Latency
@@ -106,6 +106,8 @@ def tune(
     """
     if trials < 1:
         raise LdsnnError(f"at least one loop structure is tried, not {trials}")
+    if network.settings.board.gpu is not None:
+        raise LdsnnError(Problem("regions are tuned on CPUs only", where=network.settings.board.name))
     densities = count_work(network.graph, *inputs)[1].densities() if inputs else {}
     wanted = regions(network.graph, network.settings.board, entry, densities)
     database = Database(Path(storage) if storage is not None else None)

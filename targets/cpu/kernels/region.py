@@ -26,15 +26,12 @@ def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
     (height, width), (rows, columns) = spec.space, spec.tuning.tile
     down, across = ceil(height / rows), ceil(width / columns)
     samples: Expr = spec.batch if batch is None else batch
-    # blocks outermost: a thread's share of the tasks then shares weights
     with T.parallel(samples * (spec.blocks * down * across)) as number:
-        tile = tir.let(tir.int32(tirx.floormod(number, down * across)))
-        rest = tirx.floordiv(number, down * across)
-        block = tir.let(tir.int32(tirx.floordiv(rest, samples)))
+        sample, block, tile = _place(spec, number, samples, down * across)
         task = Task(
             spec,
             found,
-            batch=tir.let(tir.int32(tirx.floormod(rest, samples))),
+            batch=sample,
             block=block,
             y0=tir.let(tirx.floordiv(tile, across) * rows),
             x0=tir.let(tirx.floormod(tile, across) * columns),
@@ -43,6 +40,16 @@ def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
         )
         _currents(task)
         scan.emit(task)
+
+
+def _place(spec: RegionSpec, number: Expr, samples: Expr, tiles: int) -> tuple[Expr, Expr, Expr]:
+    """(sample, block, tile) of a task: neighbours in number are a thread's share."""
+    inner = tiles if spec.tuning.outer == "block" else spec.blocks
+    first = tir.let(tir.int32(tirx.floormod(number, inner)))
+    rest = tirx.floordiv(number, inner)
+    if spec.tuning.outer == "block":
+        return tir.let(tir.int32(tirx.floormod(rest, samples))), tir.let(tir.int32(tirx.floordiv(rest, samples))), first
+    return tir.let(tir.int32(tirx.floordiv(rest, tiles))), first, tir.let(tir.int32(tirx.floormod(rest, tiles)))
 
 
 def _rates(spec: RegionSpec) -> list[int]:

@@ -26,6 +26,7 @@ Kind = Literal["conv", "identity", "current"]
 Form = Literal["dense", "bits"]
 Method = Literal["event", "dense"]
 Order = Literal["pixel", "tap", "word"]
+Outer = Literal["block", "tile"]
 Number = Literal["float32", "int32", "int16", "int8", "uint8"]
 
 #: channels in one word of bits
@@ -48,7 +49,9 @@ class Tuning:
     timestep after the other with the accumulators in registers; ``tap`` sends all pixels and timesteps of the tile
     through the weights of one kernel position, ``word`` through those of ``words`` * 64 input channels of it, so
     that those weights are reused from a near cache. ``registers``: accumulators (vectors) the dense loops may hold.
-    ``prefetch``: rows to prefetch ahead. ``dots``: the instructions of :mod:`.dot` that may be used, the best first.
+    ``prefetch``: rows to prefetch ahead. ``outer``: what a thread's share of the tasks has in common: with ``block``
+    the weights (its tasks are all tiles of a block), with ``tile`` the input (all blocks of a tile). ``dots``: the
+    instructions of :mod:`.dot` that may be used, the best first.
     """
 
     lanes: int = 16
@@ -58,6 +61,7 @@ class Tuning:
     words: int = 1
     registers: int = 24
     prefetch: int = 0
+    outer: Outer = "block"
     dots: tuple[str, ...] = ()
 
 

@@ -29,12 +29,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from armcount import count
 from run import BENCHMARKS, RESULTS, network
-from twins import fitting, schedule_of
+from twins import CALIBRATION_IMAGES, calibration, schedules
 
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile_c
 from ldsnn_compiler.evaluate import interpreted, measured_density
-from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.store import write_atomically
 from ldsnn_compiler.results import amount
@@ -44,7 +43,6 @@ from ldsnn_compiler.targets.c import CBundle
 from ldsnn_compiler.targets.c.program import Call
 
 KERNELS = ("event", "dense")
-CALIBRATION_IMAGES = 256
 CORES = {"raspberry-pi-4": "cortex-a72"}
 """The emulated core of a board, where the emulator has it; elsewhere one with every feature."""
 
@@ -92,7 +90,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=list(BENCHMARKS), metavar="NAME")
     parser.add_argument("--numerics", default="fp32", help="fp32 or int")
     parser.add_argument("--board", default="raspberry-pi-4")
-    parser.add_argument("--schedule", default="", help="a row of the result file; default the last within the budget")
+    parser.add_argument("--schedule", default="", help="a row of the result file, or a schedule file")
     parser.add_argument("--samples", type=int, default=4, help="images that are run")
     parser.add_argument("--out", type=Path, default=RESULTS.parent / "arm")
     options = parser.parse_args()
@@ -107,9 +105,8 @@ def main() -> None:
 def counted(name: str, board: str, numerics: str, row: str, samples: int) -> dict[str, Any]:
     """Both ways of computing one network."""
     graph, data = network(BENCHMARKS[name])
-    found = json.loads((RESULTS / f"{name}.json").read_text())
-    chosen = row or fitting(found)[-1]
-    schedule, x = schedule_of(graph, found, chosen), data.report[0][:samples]
+    chosen, schedule = list(schedules(graph, name, row)[1].items())[-1]
+    x = data.report[0][:samples]
     kinds = {kernel: one(graph, data, schedule, board, numerics, kernel, x) for kernel in KERNELS}
     return {
         "model": name, "target": board, "numerics": numerics, "schedule": chosen, "samples": samples,
@@ -122,11 +119,11 @@ def one(
     graph: Graph, data: Data, schedule: Schedule, board: str, numerics: str, kernel: str, x: Tensor
 ) -> dict[str, Any]:
     """Instructions of the network with event-driven kernels wherever there can be any, or with dense ones."""
-    calibration = data.calibration[0][:CALIBRATION_IMAGES]
+    seen = data.calibration[0][:CALIBRATION_IMAGES]
     bundle = compile_c(
-        graph, schedule, board, batch=1, density=measured_density(graph, calibration, schedule), numerics=numerics,
+        graph, schedule, board, batch=1, density=measured_density(graph, seen, schedule), numerics=numerics,
         pipeline=DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}"),
-        calibration=calibrate(graph, as_input(graph.inputs[0], calibration)) if numerics == "int" else None,
+        calibration=calibration(graph, seen) if numerics == "int" else None,
     )  # fmt: skip
     scores, work = interpreted(bundle.network.graph, x)
     with tempfile.TemporaryDirectory() as folder:

@@ -36,6 +36,7 @@ from ldsnn_compiler.cli.models import open_module
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.driver import compile
 from ldsnn_compiler.evaluate import compiled_scores, measured_density, user_layout
+from ldsnn_compiler.integers import Calibration, calibrate
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.store import write_atomically
 from ldsnn_compiler.results import Latency, Report, Row, machine_name, measure, wilson
@@ -43,6 +44,7 @@ from ldsnn_compiler.runtime import Compiled
 from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 from ldsnn_compiler.search.criterion import Comparison
 from ldsnn_compiler.search.evaluate import as_input, predictions_drop
+from ldsnn_compiler.search.optimize import ORIGINAL
 
 BUDGET = 0.005
 CALIBRATION_IMAGES = 256
@@ -66,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=list(BENCHMARKS))
     parser.add_argument("--numerics", default="fp32", help="of our rows, comma-separated: fp32, int")
-    parser.add_argument("--schedules", default="", help="rows of the result file, between semicolons; default all")
+    parser.add_argument("--schedules", default="", help="rows, or schedule files, between semicolons")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=200, help="rounds of timing")
     parser.add_argument("--samples", type=int, default=8, help="images that are timed")
@@ -74,9 +76,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default results/NAME-twins.json")
     options = parser.parse_args()
     benchmark, threads = BENCHMARKS[options.name], use_threads(options.threads)
-    found = json.loads((RESULTS / f"{options.name}.json").read_text())
     graph, data = network(benchmark)
-    chosen = {name: schedule_of(graph, found, name) for name in fitting(found, options.schedules)}
+    found, chosen = schedules(graph, options.name, options.schedules)
     kinds = options.numerics.split(",")
     entries = [ours(name, graph, data, s, kind, threads) for name, s in chosen.items() for kind in kinds]
     entries += theirs(options.name, benchmark, data, threads)
@@ -89,16 +90,20 @@ def main() -> None:
 # ---- rows
 
 
-def fitting(found: Mapping[str, Any], asked: str = "") -> list[str]:
-    """Schedules of a result file that are within the budget, or those asked for."""
-    if asked:
-        return [name.strip() for name in asked.split(";")]
-    return [n for n in found["schedules"] if "T0" not in n and found["figures"][n]["paired"]["drop"] <= BUDGET]
+def schedules(graph: Graph, name: str, asked: str = "") -> tuple[dict[str, Any], dict[str, Schedule]]:
+    """The network's result file, and schedules by row: those of its rows that are within the budget, or, asked for,
+    other rows of it or schedule files."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {"schedules": {}}
+    names = [name.strip() for name in asked.split(";") if name.strip()] or [
+        row for row in found["schedules"]
+        if "T0" not in row and found["figures"][row]["paired"]["drop"] <= BUDGET
+    ]  # fmt: skip
+    return found, {n: Schedule.read(n) if n.endswith(".json") else _of_row(graph, found, n) for n in names}
 
 
-def schedule_of(graph: Graph, found: Mapping[str, Any], name: str) -> Schedule:
-    """A schedule of a result file."""
-    layers = {path: LayerSchedule(**layer) for path, layer in found["schedules"][name].items()}
+def _of_row(graph: Graph, found: Mapping[str, Any], row: str) -> Schedule:
+    layers = {path: LayerSchedule(**layer) for path, layer in found["schedules"][row].items()}
     return Schedule(graph.base_timesteps, layers)
 
 
@@ -106,7 +111,10 @@ def ours(name: str, graph: Graph, data: Data, schedule: Schedule, numerics: str,
     """Our network under a schedule."""
     x = data.calibration[0]
     density = measured_density(graph, x[:CALIBRATION_IMAGES], schedule)
-    compiled = compile(graph, schedule, "native", batch=1, threads=threads, density=density)
+    compiled = compile(
+        graph, schedule, "native", batch=1, threads=threads, density=density, numerics=numerics,
+        calibration=calibration(graph, x) if numerics == "int" else None,
+    )  # fmt: skip
 
     def bound(sample: Tensor) -> Callable[[], object]:
         function, arguments = compiled.bound(as_input(graph.inputs[0], sample))
@@ -115,14 +123,15 @@ def ours(name: str, graph: Graph, data: Data, schedule: Schedule, numerics: str,
     return Entry(f"{name}, {numerics}", lambda x: compiled_scores(compiled, x), bound, compiled, numerics)
 
 
+def calibration(graph: Graph, x: Tensor) -> Calibration:
+    """Ranges of the inputs on images of the calibration split."""
+    return calibrate(graph, as_input(graph.inputs[0], x[:CALIBRATION_IMAGES]))
+
+
 def theirs(name: str, benchmark: Benchmark, data: Data, threads: int) -> list[Entry]:
     """The twin in ONNX Runtime, float32 and int8."""
-    calibration = data.calibration[0][:CALIBRATION_IMAGES]
-    module = ann(name, benchmark)
-    twins = {
-        "ort_fp32": float_twin(module, calibration[:1], threads),
-        "ort_int8": int8_twin(module, calibration, 1, threads),
-    }
+    x, module = data.calibration[0][:CALIBRATION_IMAGES], ann(name, benchmark)
+    twins = {"ort_fp32": float_twin(module, x[:1], threads), "ort_int8": int8_twin(module, x, 1, threads)}
     return [Entry(row, partial(_each, twin), twin.bound, numerics=twin.note) for row, twin in twins.items()]
 
 
@@ -155,7 +164,7 @@ def compared(
         "settings": {"batch": 1, **{k: v for k, v in vars(options).items() if k not in ("name", "out")}},
         "date": date.today().isoformat(),
         "versions": versions(),
-        "accuracy_at_T0": found["test"]["original, uniform T0, naive"],
+        "accuracy_at_T0": found.get("test", {}).get(ORIGINAL),
         "notes": {e.name: e.numerics for e in entries},
         "integer_cost": integer_cost(answers, labels),
         "regions": {e.name: regions(e.compiled, samples) for e in fastest(entries, times) if e.compiled is not None},

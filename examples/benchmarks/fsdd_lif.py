@@ -244,7 +244,7 @@ def accuracy(model: nn.Module, x: Tensor, labels: Tensor) -> float:
 def main() -> None:
     """Train, write the weights, and say how often the network is right on the test recordings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     model = train(options.epochs)

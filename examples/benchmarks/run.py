@@ -70,6 +70,7 @@ class Benchmark:
     uneven: bool = False
     ranges: int = 0
     recalibrate: bool = True
+    match: bool = True
     refine: int = 0
 
     @property
@@ -94,8 +95,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
-        Effort(samples=256, verified=1000, width=6, rounds=2, moves=6, patience=2, engine="compiled"),
-        timesteps=64, convert=True, calibrate="bias=true", recalibrate=False,
+        Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, engine="compiled"),
+        timesteps=64, convert=True, calibrate="bias=true", recalibrate=False, match=False,
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",
@@ -105,7 +106,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fsdd_lif": Benchmark(
         "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",
         Effort(samples=360, width=16, rounds=4, moves=24, patience=6, engine="interpreter"),
-        sequence=True, budget=0.01, agreement=True, test=300, ranges=4, refine=96,
+        sequence=True, budget=0.01, caution=2.0, agreement=True, test=300, ranges=4, refine=96,
     ),
 }  # fmt: skip
 
@@ -155,7 +156,7 @@ def run(benchmark: Benchmark, spikes: str, storage: str | None) -> dict[str, Any
         ranges=benchmark.ranges,
         recalibrate=benchmark.recalibrate,
         refine=benchmark.refine,
-        match=True,
+        match=benchmark.match,
         agreement=benchmark.agreement,
         effort=benchmark.effort,
         progress=Ticker(every=20.0),

@@ -28,18 +28,22 @@ def bench(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     threads: Threads = None,
     numerics: Annotated[str, typer.Option("--numerics", help="int: rows of whole numbers as well")] = "fp32",
+    target: Annotated[str, typer.Option("--target", help="native, or cuda: this machine's GPU")] = "native",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write the JSON there as well")] = None,
 ) -> Answer:
     """Time a network against SpikingJelly, snnTorch, PyTorch and its ANN twin in ONNX Runtime, interleaved, and compare
     every spike.
 
     With --densities and --sweep-timesteps: our event-driven kernels against our dense ones, over all combinations.
+    With --target cuda: dyadic weights, batches of 1, 16 and 256, against SpikingJelly and PyTorch on the GPU.
     """
     from ldsnn_compiler.bench.run import Settings
 
     chosen = tuple(name.strip() for name in rows.split(",") if name.strip())
     settings = Settings(network, timesteps, density, batch, dyadic, repeats, threads, seed, chosen, numerics)
-    if densities is None and sweep_timesteps is None:
+    if target != "native":
+        answer = _gpu(settings, target)
+    elif densities is None and sweep_timesteps is None:
         answer = _rows(settings)
     else:
         answer = _sweep(
@@ -60,6 +64,17 @@ def _rows(settings: Any) -> Answer:
     report = run(settings, note)
     data = report.to_json()
     return Answer(data, (report.table(), _layers(data), *_compared(data)))
+
+
+def _gpu(settings: Any, target: str) -> Answer:
+    from ldsnn_compiler.bench.gpu.measure import bench as run
+    from ldsnn_compiler.errors import LdsnnError, Problem
+    from ldsnn_compiler.targets.boards import board
+
+    if board(target).gpu is None:
+        raise LdsnnError(Problem("benchmarks run on this machine: native, or cuda for its GPU", where=target))
+    report = run(target, settings.network, settings.timesteps, settings.density, settings.repeats, note)
+    return Answer(report.to_json(), (report.table(),))
 
 
 def _sweep(settings: Any, densities: list[float], timesteps: list[int]) -> Answer:

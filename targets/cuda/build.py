@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ldsnn_compiler.targets.boards import Board, architectures
-from ldsnn_compiler.targets.cuda import embed, emulate, intrinsics
+from ldsnn_compiler.targets.cuda import compiler, embed, emulate, intrinsics, resources
+from ldsnn_compiler.targets.cuda.gpu import Gpu
 
 
 def compiled(module: Any, board: Board) -> Any:
@@ -17,8 +19,15 @@ def compiled(module: Any, board: Board) -> Any:
         return tvm.compile(_on_cpu(module), target=board.target())
     intrinsics.register()
     config = {"relax.backend.use_cuda_graph": True}
-    with embed.compiling(architectures()), tvm.transform.PassContext(config=config):
+    with embed.compiling(partial(_binary, board.gpu)), tvm.transform.PassContext(config=config):
         return tvm.compile(module, target=board.target(), relax_pipeline=pipeline())
+
+
+def _binary(gpu: Gpu, source: str) -> bytes:
+    """The fat binary, for kernels that fit the board's GPU."""
+    found = resources.resources(compiler.cubin(source, gpu.arch))
+    resources.check(found, resources.threads(source), gpu)
+    return compiler.fat_binary(source, architectures())
 
 
 def _on_cpu(module: Any) -> Any:

@@ -53,8 +53,6 @@ def missing() -> str:
 
 def fat_binary(source: str, architectures: Sequence[str]) -> bytes:
     """``source`` for every architecture (``sm_86`` ...), and as PTX for the lowest of them."""
-    if lacking := missing():
-        raise LdsnnError(Problem(f"CUDA cannot be compiled here: {lacking}", hint=HINT))
     images = {arch: cubin(source, arch) for arch in architectures}
     return _joined(images, {lowest(architectures): ptx(source, lowest(architectures))})
 
@@ -77,6 +75,8 @@ def ptx(source: str, arch: str) -> bytes:
 
 
 def _compiled(source: str, arch: str, kind: str) -> bytes:
+    if lacking := missing():
+        raise LdsnnError(Problem(f"CUDA cannot be compiled here: there is {lacking}", hint=HINT))
     if _nvrtc_path() is None:
         return _nvcc(source, arch, kind)
     return _Nvrtc().compiled(source, arch, kind)

@@ -12,7 +12,7 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,19 +32,29 @@ CALLBACK = "tvm_callback_cuda_compile"
 
 
 @contextmanager
-def compiling(architectures: Sequence[str]) -> Iterator[None]:
-    """While this lasts TVM's CUDA code becomes fat binaries for these architectures."""
+def compiling(binary: Callable[[str], bytes]) -> Iterator[None]:
+    """While this lasts TVM's CUDA source becomes what ``binary`` makes of it; errors of that are raised as they are."""
     import tvm_ffi
 
     load_runtime()
     former = tvm_ffi.get_global_func(CALLBACK, allow_missing=True)
 
+    failed: list[LdsnnError] = []
+
     def compiled(source: str, *target: Any) -> bytes:
-        return compiler.fat_binary(source, architectures)
+        try:
+            return binary(source)
+        except LdsnnError as error:
+            failed.append(error)
+            raise
 
     tvm_ffi.register_global_func(CALLBACK, compiled, override=True)
     try:
         yield
+    except RuntimeError:
+        if failed:
+            raise failed[0] from None
+        raise
     finally:
         if former is not None:
             tvm_ffi.register_global_func(CALLBACK, former, override=True)

@@ -6,6 +6,7 @@ where registers are spilled to; the size of the kernel's ``.nv.shared`` section 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ def resources(cubin: bytes) -> tuple[Resources, ...]:
             )
         )
     return tuple(found)
+
+
+def threads(source: str) -> dict[str, int]:
+    """Threads of a block of every kernel, from the bounds that TVM writes into CUDA source."""
+    return {name: int(count) for count, name in re.findall(r"__launch_bounds__\((\d+)\)\s+(\w+)", source)}
 
 
 def check(found: tuple[Resources, ...], threads: Mapping[str, int], gpu: Gpu) -> None:

@@ -1,0 +1,75 @@
+"""``python -m ldsnn_compiler.bench.gpu prepare|run|table``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.ir.store import read_file, write_atomically
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do one half; 1 and a line per problem if that cannot be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        {"prepare": _prepare, "run": _run, "table": _table}[options.command](options)
+    except LdsnnError as error:
+        sys.stderr.writelines(f"error: {p}\n" for p in error.problems)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ldsnn_compiler.bench.gpu", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare = commands.add_parser("prepare", help="compile, without a GPU")
+    prepare.add_argument("folder", type=Path)
+    prepare.add_argument("--target", default="h100")
+    prepare.add_argument("--network", default="vgg16-cifar")
+    prepare.add_argument("--timesteps", type=int, default=8)
+    prepare.add_argument("--density", type=float, default=0.1)
+    prepare.add_argument("--batches", default="1,16,256")
+    run = commands.add_parser("run", help="measure, with PyTorch and TVM's run time")
+    run.add_argument("folder", type=Path)
+    run.add_argument("-o", "--output", type=Path, required=True)
+    run.add_argument("--repeats", type=int, default=100)
+    run.add_argument("--budget", type=float, default=440.0, help="seconds after which no row is started")
+    table = commands.add_parser("table", help="write a document's table from a result file")
+    table.add_argument("result", type=Path)
+    table.add_argument("document", type=Path)
+    return parser
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from ldsnn_compiler.bench.gpu.prepare import prepare
+
+    batches = [int(b) for b in options.batches.split(",")]
+    prepare(options.folder, options.target, options.network, options.timesteps, options.density, batches, tell=_tell)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ldsnn_compiler.bench.gpu.measure import run
+
+    report = run(options.folder, options.repeats, options.budget, _tell)
+    write_atomically(options.output, (json.dumps(report.to_json(), indent=1) + "\n").encode())
+    _tell(f"wrote {options.output}")
+
+
+def _table(options: argparse.Namespace) -> None:
+    from ldsnn_compiler.bench.gpu.table import markdown
+    from ldsnn_compiler.bench.report import rewritten
+
+    data = json.loads(read_file(options.result))
+    before = read_file(options.document).decode()
+    write_atomically(options.document, rewritten(before, markdown(data), str(options.document)).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Rows on the GPU: ours from a prepared folder, and PyTorch's and SpikingJelly's built from the same network.
+
+Everything may use TF32 and cuDNN's search: weights and spikes of this benchmark have few bits, so that this rounds
+nothing. A batch is one image repeated, so that every sample has the densities that thresholds were set for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ldsnn_compiler.bench.gpu.folder import Entry, Folder
+from ldsnn_compiler.bench.modules import TorchNet, relu_module, spikingjelly_module
+from ldsnn_compiler.bench.network import Network, logits
+from ldsnn_compiler.runtime.library import Library
+from ldsnn_compiler.runtime.light import Light
+from ldsnn_compiler.runtime.place import place_of
+from ldsnn_compiler.targets.boards import Board
+
+Run = Callable[[], Tensor]
+DEVICE = "cuda"
+"""Where PyTorch's rows run."""
+
+
+@dataclass(frozen=True)
+class GpuRow:
+    """``make(batch)`` gives ``run()``, which computes the class scores ``[N, classes]`` on the device.
+
+    ``expected`` are the scores it must give for one image, if that is known. ``timesteps`` by layer.
+    """
+
+    name: str
+    make: Callable[[int], Run]
+    timesteps: dict[str, int]
+    expected: Tensor | None = None
+    note: str = ""
+
+
+def ours(folder: Folder) -> list[GpuRow]:
+    """A row for every variant that was prepared."""
+    entries = [e for e in folder.entries if not e.probed]
+    first = {e.name: e for e in reversed(entries)}
+    by_size = {(e.name, e.batch): e for e in entries}
+    return [
+        GpuRow(
+            name,
+            lambda batch, name=name: _bound(folder, by_size[name, batch]),  # type: ignore[misc]
+            first[name].timesteps,
+            torch.from_numpy(folder.arrays[first[name].expected]),
+            first[name].note,
+        )
+        for name in dict.fromkeys(e.name for e in entries)
+    ]
+
+
+def light(folder: Folder, entry: Entry) -> Light:
+    """A prepared network, on the device."""
+    place = place_of(Board.of_json(folder.about["board"]))
+    library = Library(content=folder.libraries[entry.library])
+    return Light(folder.interface(entry), entry.batch, 1, library, folder.arguments(entry), place)
+
+
+def images(folder: Folder, batch: int) -> Tensor:
+    """One image, repeated."""
+    image = torch.from_numpy(folder.arrays[folder.model["images"]])[:1]
+    return image.expand(batch, *image.shape[1:]).contiguous()
+
+
+def _bound(folder: Folder, entry: Entry) -> Run:
+    function, arguments = light(folder, entry).bound(images(folder, entry.batch).numpy())
+    return lambda: torch.from_dlpack(function(*arguments)[0])[0]
+
+
+def theirs(network: Network) -> list[GpuRow]:
+    """SpikingJelly, which picks Triton kernels on a GPU by itself, and PyTorch, each as it is and replayed as a CUDA
+    graph; PyTorch compiled; the ANN twin in half precision."""
+    steps, scores = dict.fromkeys(network.paths, network.timesteps), logits(network, network.spikes[-1])
+    graphed, eager = "replayed as a CUDA graph", "eager"
+    plain, twin = partial(_module, network, TorchNet), partial(_module, network, relu_module, dtype=torch.float16)
+    jelly = partial(_spikingjelly, network)
+    return [
+        GpuRow("spikingjelly", jelly, steps, scores, eager),
+        GpuRow("spikingjelly_graph", lambda batch: replayed(jelly(batch)), steps, scores, graphed),
+        GpuRow("torch", plain, steps, scores, f"{eager}, channels_last"),
+        GpuRow("torch_graph", lambda batch: replayed(plain(batch)), steps, scores, f"{graphed}, channels_last"),
+        GpuRow("ann_fp16", lambda batch: replayed(twin(batch)), {}, None, f"{graphed}, channels_last"),
+        GpuRow("torch_compile", partial(plain, compiled=True), steps, scores, "inductor, reduce-overhead"),
+    ]
+
+
+def _spikingjelly(network: Network, batch: int) -> Run:
+    from spikingjelly.activation_based import functional
+
+    module, x = spikingjelly_module(network).to(DEVICE), _repeated(network, batch)
+
+    def run() -> Tensor:
+        functional.reset_net(module)
+        return module(x)  # type: ignore[no-any-return]
+
+    return run
+
+
+def _module(
+    network: Network,
+    build: Callable[[Network], nn.Module],
+    batch: int,
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
+) -> Run:
+    module = build(network).to(DEVICE, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = _repeated(network, batch).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    called = torch.compile(module, mode="reduce-overhead", dynamic=False) if compiled else module
+    return lambda: called(x)  # type: ignore[no-any-return]
+
+
+def _repeated(network: Network, batch: int) -> Tensor:
+    image = network.images[:1]
+    return image.expand(batch, *image.shape[1:]).contiguous().to(DEVICE)
+
+
+def replayed(run: Run, warm_up: int = 3) -> Run:
+    """The launches of a run, recorded once."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(warm_up):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scores = run()
+
+    def again() -> Tensor:
+        graph.replay()
+        return scores
+
+    return again

@@ -213,7 +213,7 @@ def test_a_region_is_compiled_timed_and_held_against_the_usual_one(tmp_path: Pat
     loaded, wanted = bench._usual_of(region)
     bench._usual = {region.key: (loaded, [(w.view(torch.uint8) ^ 1).view(w.dtype) for w in wanted])}
     assert bench.compare(region, other, 3).wrong == "gives other results"
-    assert "does not compile" in bench.compare(region, replace(other, tile=(0, 0)), 3).wrong
+    assert "does not compile" in bench.compare(region, replace(other, lanes=5), 3).wrong
 
 
 def test_regions_of_other_networks_change_nothing(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ class Remote:
     def _entry(self, vm: Any, entry: str) -> Entry:
         """What is returned as a tuple comes over the network one by one.
 
-        TVM's own ``get_outputs`` leaves a cycle behind that holds the machine, and with it the board, until Python looks
-        for garbage.
+        TVM's own ``get_outputs`` leaves a cycle behind that holds the machine, and with it the board, until Python
+        looks for garbage.
         """
         arity, output = vm["get_output_arity"], vm["get_output"]
 

@@ -101,8 +101,9 @@ def compile_c(
 
     ``name`` (default: the graph's) begins all names in C. ``options`` are those of :func:`compile`; the batch is fixed.
     """
-    from ldsnn_compiler.targets.c import c_bundle
+    from ldsnn_compiler.targets.c import c_bundle, checked_batch
 
+    checked_batch(board(target), options.get("batch", 1))  # before the long work
     prepared = prepare(graph, schedule, target, progress=progress, **{**options, "threads": 1})
     tell = _building(progress or _silent)
     return c_bundle(prepared.graph, prepared.settings, prepared.seconds, tell, name)

@@ -13,9 +13,11 @@ from c_harness import SANITIZED, STRICT, WHOLE, answers, assert_right, build, bu
 from conftest import ROOT
 from graphs import Net, inputs_of
 from graphs import run as interpreted
+from test_target_plain import recurrent, streamed
 from typer.testing import CliRunner, Result
 
 from ldsnn_compiler.cli.app import app
+from ldsnn_compiler.driver import compile_c
 from ldsnn_compiler.errors import BundleError, LdsnnError
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
@@ -63,6 +65,12 @@ def test_whole_numbers(make: Callable[[], Graph], tmp_path: Path) -> None:
     c = check(make(), tmp_path / "net", **WHOLE)
     assert c.settings.numerics == "int" and {held.dtype for held in c.network.state} == {"int32"}
     assert "this is a network of whole numbers" in (tmp_path / "net" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("make", [streamed, recurrent])
+def test_whatever_carries_state(make: Callable[[], Graph], tmp_path: Path) -> None:
+    """Delays, readouts of all modes, an encoder that asks the time, a cycle; answers once a call among the outputs."""
+    check(make(), tmp_path / "net", pipeline="")
 
 
 def test_a_batch(tmp_path: Path) -> None:
@@ -368,11 +376,13 @@ def test_the_command_line_writes_one(tmp_path: Path) -> None:
     assert wrong.exit_code == 1 and "my eyes" in wrong.stderr
 
 
-def test_an_open_batch_is_refused() -> None:
-    from ldsnn_compiler.driver import compile_c
-
-    with pytest.raises(LdsnnError, match="a C bundle has a fixed batch"):
-        compile_c(image_net(), batch=None)
+def test_an_open_batch_and_a_gpu_are_refused_together() -> None:
+    with pytest.raises(LdsnnError) as error:
+        compile_c(image_net(), target="h100", batch=None)
+    assert [str(p) for p in error.value.problems] == [
+        "h100: networks in C run on a CPU, and this is a GPU",
+        "a C bundle has a fixed batch: its memory is planned when it is compiled",
+    ]
 
 
 @pytest.mark.parametrize("name", ["2net", "a-b", "", "main", "stdio", "grün"])

@@ -120,11 +120,10 @@ def read_manifest(path: Path, format: str, version: int) -> dict[str, Any]:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError):
         refuse(path, "its manifest.json cannot be read")
-    kind = manifest.get("format") if isinstance(manifest, dict) else None
-    if kind != format and str(kind).startswith("ldsnn "):
-        refuse(path, f"is a folder of the kind {kind!r}, expected is {format!r}")
-    if kind != format:
+    if not isinstance(manifest, dict) or not str(manifest.get("format")).startswith("ldsnn "):
         refuse(path, "is not a bundle: its manifest.json is of another program")
+    if manifest["format"] != format:
+        refuse(path, f"is a folder of the kind {manifest['format']!r}, expected is {format!r}")
     if manifest.get("version") != version:
         refuse(path, f"is a bundle of version {manifest.get('version')!r}, this is version {version}")
     if manifest.get("sha256") != seal(manifest):

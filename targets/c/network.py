@@ -7,11 +7,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import networkx as nx
 import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph
+from ldsnn_compiler.runtime.interface import Interface
 from ldsnn_compiler.targets.boards import Board
 from ldsnn_compiler.targets.build import symbols
 from ldsnn_compiler.targets.c.memory import ALIGNMENT, aligned
@@ -52,8 +52,8 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A state variable in the context: bytes from ``offset`` of the state; what it is before the first step.
+class Slot:
+    """The place of a state variable in the context: bytes from ``offset`` of the state, and what it is at first.
 
     That is every number having these ``bits``, or, where they differ (None), a copy from ``initial`` in the weights.
     ``buffer`` is its name in the plan.
@@ -82,7 +82,7 @@ class Network:
     weights: Weights
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    state: tuple[Held, ...]
+    state: tuple[Slot, ...]
     state_bytes: int
     entries: Mapping[str, Entry]
 
@@ -165,9 +165,9 @@ def _same(array: Array) -> Array:
     return array
 
 
-def _state(step: Plan, weights: Weights, batch: int) -> tuple[tuple[Held, ...], int]:
+def _state(step: Plan, weights: Weights, batch: int) -> tuple[tuple[Slot, ...], int]:
     """All state with its place, and the bytes of it."""
-    found: list[Held] = []
+    found: list[Slot] = []
     end = 0
     for each in step.states:
         buffer, where = step.buffers[each.before], f"{each.node}.{each.variable}"
@@ -175,18 +175,18 @@ def _state(step: Plan, weights: Weights, batch: int) -> tuple[tuple[Held, ...], 
         bits = filled_with(value)
         initial = weights.add(f"initial {where}", partial(_same, value)) if bits is None else 0
         place = (each.before, end, value.nbytes)
-        found.append(Held(each.node, each.variable, buffer.dtype, value.shape, *place, bits, initial))
+        found.append(Slot(each.node, each.variable, buffer.dtype, value.shape, *place, bits, initial))
         end += aligned(value.nbytes)
     return tuple(found), end
 
 
 def _ports(graph: Graph, plans: Mapping[str, Plan], batch: int) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    nodes = (*graph.inputs, *graph.outputs)
-    names = parameters(n.name for n in nodes)
-    after = frozenset().union(*(nx.descendants(graph.dag, n.name) for n in graph.of("readout")))
+    known = Interface.of(graph, plans)
+    ports = (*known.inputs, *known.outputs)
+    names = parameters(port.name for port in ports)
     found = []
-    for i, node in enumerate(nodes):
+    for i, port in enumerate(ports):
         run, step = (p.buffers[[*p.inputs, *p.outputs][i]] for p in (plans["run"], plans["step"]))
         shapes = run.sized(batch), step.sized(batch)
-        found.append(Port(node.name, names[node.name], run.dtype, *shapes, node.name not in after))
-    return tuple(found[: len(graph.inputs)]), tuple(found[len(graph.inputs) :])
+        found.append(Port(port.name, names[port.name], run.dtype, *shapes, not port.is_running))
+    return tuple(found[: len(known.inputs)]), tuple(found[len(known.inputs) :])

@@ -1,7 +1,8 @@
 """Instructions that one inference executes on a 64-bit ARM core, region by region: event-driven beside dense kernels.
 
     export LDSNN_DATA=.../data
-    python examples/benchmarks/instructions.py mnist_cnn resnet20 --numerics int     # writes results/arm/NAME.json
+    python examples/benchmarks/instructions.py mnist_cnn resnet20 --numerics int     # writes results/arm/NAME-...json
+    python examples/benchmarks/instructions.py --table                               # all result files into docs/arm.md
 
 The network is compiled to plain C for the board, linked into a program that reads images and runs it on each, and
 executed on an emulated core that counts (``armcount``). The region's figure is what is executed from the call of its
@@ -28,9 +29,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from armcount import count
-from run import BENCHMARKS, RESULTS, network
+from run import BENCHMARKS, EXAMPLES, RESULTS, network
 from twins import CALIBRATION_IMAGES, calibration, schedules
 
+from ldsnn_compiler.bench.report import rewritten
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile_c
 from ldsnn_compiler.evaluate import interpreted, measured_density
@@ -43,6 +45,7 @@ from ldsnn_compiler.targets.c import CBundle
 from ldsnn_compiler.targets.c.program import Call
 
 KERNELS = ("event", "dense")
+PAGE = EXAMPLES.parent / "docs" / "arm.md"
 CORES = {"raspberry-pi-4": "cortex-a72"}
 """The emulated core of a board, where the emulator has it; elsewhere one with every feature."""
 
@@ -61,6 +64,12 @@ static int filled(const char *path, void *to, size_t bytes)
     return file != NULL && fread(to, 1, bytes, file) == bytes;
 }
 
+/* the last kernel's part of the count ends where this is called */
+__attribute__((noinline)) void finished(void)
+{
+    __asm__ volatile("");
+}
+
 /* WEIGHTS INPUTS RUNS: the outputs of the first so many samples go to standard output as they are in memory */
 int main(int argc, char **argv)
 {
@@ -70,6 +79,7 @@ int main(int argc, char **argv)
         return 2;
     for (int i = 0; i < atoi(argv[3]); i++)
         %(name)s_run(&context, inputs[i], outputs[i]);
+    finished();
     return fwrite(outputs, sizeof outputs, 1, stdout) != 1;
 }
 """
@@ -87,19 +97,24 @@ class Program:
 def main() -> None:
     """Compile, link, count, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=list(BENCHMARKS), metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--table", action="store_true", help="write the tables of all result files into docs/arm.md")
     parser.add_argument("--numerics", default="fp32", help="fp32 or int")
     parser.add_argument("--board", default="raspberry-pi-4")
     parser.add_argument("--schedule", default="", help="a row of the result file, or a schedule file")
     parser.add_argument("--samples", type=int, default=4, help="images that are run")
     parser.add_argument("--out", type=Path, default=RESULTS.parent / "arm")
     options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in BENCHMARKS]:
+        sys.exit(f"no benchmark {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
     for name in options.names:
         result = counted(name, options.board, options.numerics, options.schedule, options.samples)
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / f"{name}-{options.numerics}-{options.board}.json"
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
-        print(table(result), f"wrote {path}", sep="\n")
+        print(table([result]), f"wrote {path}", sep="\n")
+    if options.table:
+        write_table(options.out)
 
 
 def counted(name: str, board: str, numerics: str, row: str, samples: int) -> dict[str, Any]:
@@ -129,13 +144,13 @@ def one(
     with tempfile.TemporaryDirectory() as folder:
         program = linked(bundle, x, Path(folder))
         core = CORES.get(board, "max")
-        marked = {call.symbol for call in program.calls}
+        marked = {"finished", *(call.symbol for call in program.calls)}
         with_runs, without = (
             count(program.path, [*program.arguments, str(runs)], core, marked) for runs in (len(x), 0)
         )
     check(bundle, with_runs.printed, scores, len(x))
     layers = {name: layer.synaptic_updates / len(x) for name, layer in work.layers.items()}
-    regions = by_region(program.calls, with_runs.parts, layers, len(x))
+    regions = by_region(program.calls, with_runs.parts[:-1], layers, len(x))
     return {"instructions": (with_runs.total - without.total) / len(x), "regions": regions}
 
 
@@ -178,19 +193,39 @@ def by_region(
     return found
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """Both ways side by side, in Markdown; regions are matched by the synaptic layer or the neurons they compute."""
-    title = f"**{result['model']}**, {result['numerics']}, {result['target']} ({result['core']}), {result['schedule']}"
-    lines = [f"{title}: mean of {result['samples']} images", ""]
-    for kernel, each in result["kernels"].items():
-        lines += [f"{kernel}: {amount(each['instructions'])} instructions", ""]
-        lines += ["| region | instructions | synaptic updates | instructions / update |", "|---|---:|---:|---:|"]
-        for r in each["regions"]:
-            per = f"{r['instructions'] / r['synaptic_updates']:.2f}" if r["synaptic_updates"] else ""
-            updates = amount(r["synaptic_updates"] or None)
-            lines.append(f"| {', '.join(r['nodes'])} | {amount(r['instructions'])} | {updates} | {per} |")
-        lines.append("")
-    return "\n".join([*lines, f"dense / event: {result['fewer']:.2f}"])
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """What all results say, in Markdown: the sums, then every network region by region."""
+    lines = ["| network | numbers | board | event-driven | dense | dense / event |", "|---|---|---|---:|---:|---:|"]
+    for r in results:
+        sums = " | ".join(amount(r["kernels"][kernel]["instructions"]) for kernel in KERNELS)
+        lines.append(f"| {r['model']} | {r['numerics']} | {r['target']} | {sums} | {r['fewer']:.2f} |")
+    return "\n\n".join(["\n".join(lines), *map(_regions, results)])
+
+
+def _regions(result: Mapping[str, Any]) -> str:
+    """Both ways side by side; what moves data between layouts has no nodes."""
+    rows: dict[str, dict[str, Any]] = {}
+    for kernel in KERNELS:
+        for i, region in enumerate(result["kernels"][kernel]["regions"]):
+            name = ", ".join(region["nodes"]) or ("layout, in" if i < 2 else "layout, out")
+            rows.setdefault(name, {"updates": region["synaptic_updates"]})[kernel] = region["instructions"]
+    title = f"**{result['model']}**, {result['numerics']}, {result['target']} (emulated: {result['core']})"
+    lines = [f"{title}, {result['schedule']}, mean of {result['samples']} test images, {result['date']}:", ""]
+    lines += [
+        "| region | event-driven | dense | synaptic updates | instructions / update |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, row in rows.items():
+        counts = " | ".join(amount(row.get(kernel)) for kernel in KERNELS)
+        per = f"{row['event'] / row['updates']:.2f}" if row["updates"] and "event" in row else ""
+        lines.append(f"| {name} | {counts} | {amount(row['updates'] or None)} | {per} |")
+    return "\n".join(lines)
+
+
+def write_table(folder: Path) -> None:
+    """The tables of all result files into ``docs/arm.md``."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    write_atomically(PAGE, rewritten(PAGE.read_text(), table(results), str(PAGE)).encode())
 
 
 if __name__ == "__main__":

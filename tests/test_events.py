@@ -310,3 +310,22 @@ def test_running_recordings_from_the_command_line(tmp_path: Path) -> None:
     assert compiled["rows"][0]["accuracy"] == interpreted["rows"][0]["accuracy"]
     (line,) = errors("run", model, "--data", str(stored(tmp_path)))
     assert "events.npz: holds events (say how long a timestep is" in line
+
+
+@pytest.mark.shared_data
+def test_recordings_of_a_camera(shared_data: Path) -> None:
+    """N-MNIST as it is stored: events of three saccades, in microseconds, some later than the window."""
+    path, steps = shared_data / "nmnist_small.npz", 300
+    x = Graph("net", steps).add("input", type=Stream(steps, 1, (2, 34, 34)), name="x")
+    with pytest.warns(UserWarning, match=r"nmnist_small.npz, t(rain|est): \d+ events outside .* were dropped"):
+        frames, labels = load_data(f"{path}{{dt=1ms,outside=drop,first=3}}", x).report
+    assert frames.shape == (3, steps, 2, 34, 34) and labels is not None and labels.tolist() == [7, 2, 1]
+    with np.load(path) as file:
+        low, high = file["offsets_test"][2:4]
+        t, x_, y, p = (file[f"{name}_test"][low:high] for name in "txyp")
+    inside = t < steps * 1000
+    wanted = torch.zeros(steps, 2, 34, 34)
+    np.add.at(wanted.numpy(), (t[inside] // 1000, p[inside], y[inside], x_[inside]), 1)
+    assert torch.equal(frames[2], wanted)
+    with pytest.raises(LdsnnError, match=r"npz, train recording \d: events.t: .* the window is 300 timesteps"):
+        load_data(f"{path}{{dt=1ms,first=3}}", x)

@@ -26,7 +26,12 @@ from ldsnn_compiler.errors import LdsnnError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="file.py:factory, .nir or .ldir file, or bundle folder")]
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="DATA", help="an .npz, file.py:factory, or a built-in such as digits")
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help='an .npz (of events: "file.npz{dt=1ms}"), file.py:factory, or a built-in such as digits',
+    ),
 ]
 Timesteps = Annotated[int | None, typer.Option("--timesteps", min=1, help="uniform T0 of the model")]
 Dt = Annotated[

@@ -117,7 +117,7 @@ def _example(graph: Graph, data: str | None, batch: int | None) -> tuple[Any, ..
     """The first samples of the data, for the example of a C bundle."""
     from ldsnn_compiler.evaluate import full_layout
 
-    given = open_data(data, graph=graph)
+    given = open_data(data, graph)
     return None if given is None else (full_layout(graph, given.calibration[0][:batch]),)
 
 
@@ -159,7 +159,7 @@ def _compiled_by(
     board(target)  # what is misspelt is said before the long work
     parse_pipeline(pipeline or "")
     chosen = Schedule.read(schedule) if schedule is not None else None
-    given = open_data(data, graph=graph)
+    given = open_data(data, graph)
     density = None
     if given is not None and graph.stage in ("traced", "scheduled"):
         note("measuring densities")

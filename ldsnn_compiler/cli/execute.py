@@ -112,7 +112,7 @@ def run(
 
 def samples(data: str, graph: Graph, limit: int | None = None) -> tuple[Tensor, Tensor | None, str]:
     """The report split's samples and labels, and what to say of them."""
-    given = open_data(data, graph=graph)
+    given = open_data(data, graph)
     assert given is not None
     x, y = given.report
     return x[:limit], None if y is None else y[:limit], given.note
@@ -122,7 +122,7 @@ def _run_passes(graph: Graph, schedule: Path | None, pipeline: str | None, numbe
     """What is asked for of schedule, passes and numbers; a graph is run as it is otherwise."""
     from ldsnn_compiler.cli.look import run_passes
 
-    given = numbers.arguments(graph, open_data(data, graph=graph))
+    given = numbers.arguments(graph, open_data(data, graph))
     if schedule is not None or pipeline is not None or numbers.numerics is not None:
         run_passes(graph, pipeline, schedule, (), **given)
 

@@ -63,7 +63,7 @@ def inspect(
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
     if pipeline is not None or schedule is not None:
         run_passes(graph, pipeline, schedule, ())
-    given = open_data(data)
+    given = open_data(data, graph)
     inputs = (full_layout(graph, given.report[0][: limit or SAMPLES]),) if given else ()
     costs = node_costs(graph, *inputs)
     for path, draw in ((dot, dot_text), (svg, svg_text)):
@@ -169,7 +169,7 @@ def diff(
         raise LdsnnError(Problem("the original model is needed", where=model, hint=hint))
     module, example = open_module(options)
     net = open_graph(ModelOptions(graph)) if graph else open_graph(options)
-    given = open_data(data)
+    given = open_data(data, net)
     x = example
     if given is not None:
         x = user_layout(net, given.report[0][: limit or SAMPLES])

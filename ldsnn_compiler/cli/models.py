@@ -63,10 +63,8 @@ def needed_data(spec: str | None, command: str) -> str:
     return spec
 
 
-def open_data(spec: str | None, needed_for: str = "", graph: Graph | None = None) -> Data | None:
-    """The data, or None without a specification; an error if it is needed. Events become frames of the input."""
-    if needed_for:
-        needed_data(spec, needed_for)
+def open_data(spec: str | None, graph: Graph | None = None) -> Data | None:
+    """The data, or None without a specification; events become frames of the graph's input."""
     if spec is None:
         return None
     from ldsnn_compiler.data import load_data

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 Numerics = Annotated[
     Literal["fp32", "int"] | None,
-    typer.Option(
-        "--numerics", help="int: whole numbers, equal on every target; needs --data or --calibration"
-    ),
+    typer.Option("--numerics", help="int: whole numbers, equal on every target; needs --data or --calibration"),
 ]
 CalibrationFile = Annotated[
     Path | None, typer.Option("--calibration", help="of --numerics int: ranges of real inputs, from `ldsnn quantize`")
@@ -94,7 +92,7 @@ def quantize(
 
     data = needed_data(data, "quantize")
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
-    given = open_data(data, graph=graph)
+    given = open_data(data, graph)
     assert given is not None
     calibration, path = seen(graph, given), output or Path(f"{graph.name}.calibration.json")
     chosen = Schedule.read(schedule) if schedule is not None else None

@@ -22,7 +22,7 @@ from ldsnn_compiler.cli.common import (
     Timesteps,
     note,
 )
-from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
+from ldsnn_compiler.cli.models import ModelOptions, needed_data, open_data, open_graph
 
 if TYPE_CHECKING:
     from ldsnn_compiler.search.optimize import Result
@@ -106,9 +106,10 @@ def optimize(
     from ldsnn_compiler.search.optimize import Effort
     from ldsnn_compiler.search.optimize import optimize as search
 
-    given = open_data(data, "optimize")
-    assert given is not None
+    data = needed_data(data, "optimize")
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
+    given = open_data(data, graph)
+    assert given is not None
     output.parent.mkdir(parents=True, exist_ok=True)  # now, not when the search is over
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(

@@ -54,7 +54,8 @@ class Cost:
 
     ``row_ns``: adding one weight vector of 16 float32 lanes for one spike; ``spike_ns``: finding one set bit;
     ``neuron_ns``: one neuron evaluation; ``multiply_ns``: one multiply-add of the dense kernel; ``region_us``: entering
-    a region.
+    a region. ``whole_row_ns`` and ``whole_multiply_ns``: the same of whole numbers with int8 weights; 16 of a row are
+    half a vector of int16, and products four at a time where the machine has such an instruction.
     """
 
     row_ns: float = 0.6
@@ -62,6 +63,8 @@ class Cost:
     neuron_ns: float = 0.8
     multiply_ns: float = 0.04
     region_us: float = 2.0
+    whole_row_ns: float = 0.3
+    whole_multiply_ns: float = 0.04
 
 
 @dataclass(frozen=True)

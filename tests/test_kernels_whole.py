@@ -9,7 +9,9 @@ from kernels_harness import check_whole
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
+from ldsnn_compiler.targets.boards import native
 from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, Tuning, tuned
+from ldsnn_compiler.targets.cpu.kernels.dot import dots
 
 
 def whole(name: str, fraction: int = 8, guard: int = 0, substeps: int = 1, **settings) -> Neuron:
@@ -26,13 +28,18 @@ TUNINGS = {
 }
 #: accumulator, words whose events are summed in int16 before, type of the weights
 SUMS = {"int16": ("int16", 0, "int8"), "int32": ("int32", 0, "int16"), "widened": ("int32", 1, "int8")}
+SUMS["parts"] = SUMS["int16"]
 
 
 def conv(c: int, sums: str, space: tuple[int, int] = (5, 4), t: int = 3, form: str = "bits", **changes) -> Source:
     _, partial, weights = SUMS[sums]
     settings = {"kernel": (3, 3), "padding": (1, 1), "weights": weights, "values": "int32", **changes}
     walks = form == "bits" and settings.get("method", "event") == "event" and settings.get("groups", 1) < max(c, 2)
-    return Source("conv", c, space, t, form, partial=partial if walks else 0, **settings)  # type: ignore[arg-type]
+    source = Source("conv", c, space, t, form, partial=partial if walks else 0, **settings)  # type: ignore[arg-type]
+    if sums == "parts":
+        cuts = tuple(sorted({source.taps // 3, source.taps // 2} - {0})) if walks else ()
+        return replace(source, part=1, cuts=cuts)
+    return source
 
 
 def region(source: Source, channels: int, sums: str, space: tuple[int, int] = (5, 4), t: int = 3, **changes):
@@ -94,7 +101,7 @@ def test_times_and_planes(sums: str) -> None:
         for order in ("pixel", "tap", "word"):
             source = conv(20, sums, t=input_steps, planes=2)
             specs.append(region(source, 32, sums, t=8, tuning=TUNINGS[order]))
-        specs.append(region(replace(source, method="dense", partial=0), 32, sums, t=8))
+        specs.append(region(replace(source, method="dense", partial=0, cuts=()), 32, sums, t=8))
     check_whole(specs)
 
 
@@ -131,10 +138,11 @@ def test_counts(levels: int) -> None:
     for i, cell in enumerate(cells):
         source = conv(65, "int32", planes=planes, method="dense" if i % 2 else "event")
         tuning = TUNINGS[list(TUNINGS)[i]]
-        spec = region(source, 100, "int32", neuron=cell, tuning=tuning, bias=True, state_io=True)
-        specs += [spec] if levels else []
-        specs.append(replace(spec, output="dense", membrane=True))
-        specs.append(replace(specs[-1], sources=(conv(65, "widened", planes=planes),)))
+        spec = region(source, 100, "int32", neuron=cell, tuning=tuning, bias=True, state_io=True, output="dense")
+        specs += [replace(spec, output="bits")] if levels else []
+        specs.append(replace(spec, membrane=True))
+        if planes <= 3:
+            specs.append(replace(specs[-1], sources=(conv(65, "widened", planes=planes),)))
     check_whole(specs)
 
 
@@ -142,7 +150,7 @@ LEAKY = {
     "leaky": {"beta": 0.90625},
     "lif": {"decay": 0.6875, "form": "fused"},
     "cuba_lif": {"alpha": 0.75, "beta": 0.8125},
-    "alif": {"beta": 0.875, "rho": 0.9375, "adapt_gain": 0.21875},
+    "alif": {"beta": 0.875, "rho": 0.9375, "adapt_gain": 9.0},
     "li": {"beta": 0.90625},
 }
 
@@ -154,19 +162,37 @@ def test_fixed_point_neurons(products: str) -> None:
         settings = values if name == "li" else {"threshold": 500.0, **values}
         cell = whole(name, fraction=5, guard=i % 3, substeps=1 + i % 2, **settings)
         for tuning in ("pixel", "narrow", "neon"):
-            spec = region(conv(20, "int32"), 70, "int32", t=16, neuron=cell, products=products, tuning=TUNINGS[tuning])
-            source = replace(spec.sources[0], timesteps=16)
-            spec = replace(spec, sources=(source,), output="bits" if cell.signal.is_bounded else "dense")
-            specs.append(replace(spec, state_io=True, membrane=True))
+            more = {"neuron": cell, "products": products, "tuning": TUNINGS[tuning], "state_io": True}
+            output = "bits" if cell.signal.is_bounded else "dense"
+            specs.append(region(conv(20, "int32", t=16), 70, "int32", t=16, output=output, membrane=True, **more))
     check_whole(specs)
 
 
 def test_tensor_parameters() -> None:
     cell = whole("leaky", threshold=TensorRef("a"), v_init=TensorRef("b"), beta=TensorRef("c"))
     for channels in (10, 64):
-        spec = region(conv(20, "int32"), channels, "int32", neuron=cell, membrane=True)
         tensors = {"per_channel": ("threshold", "beta"), "per_neuron": ("v_init",), "ratios": (("beta", 8),)}
-        check_whole([RegionSpec(**{**spec.__dict__, **tensors})])
+        check_whole([region(conv(20, "int32"), channels, "int32", neuron=cell, membrane=True, **tensors)])
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_dot_products(lanes: int) -> None:
+    """The instructions that this machine has, on bits, bytes and int16; with what no group of inputs fills."""
+    possible = dots(native().has, lanes)
+    specs = []
+    for i, c in enumerate((3, 20, 64, 130)):
+        for j, (weights, values) in enumerate((("int8", "uint8"), ("int16", "uint8"), ("int8", "int16"))):
+            window = {"kernel": (1, 1), "padding": (0, 0)} if i % 2 else {"stride": (2, 1), "padding": (1, 1)}
+            made = {"method": "dense", "weights": weights, "values": values, **window}
+            space = (5, 4) if i % 2 else (3, 4)
+            for form in ("bits", "dense"):
+                source = conv(c, "int32", form=form, planes=1 + 2 * j, t=6 if j else 3, **made)
+                spec = region(source, 70, "int32", space, tuning=Tuning(lanes=lanes, dots=possible[(i + j) % 2 :]))
+                specs.append(
+                    replace(spec, tuning=replace(spec.tuning, block=64, tile=(1, 2)) if i > 1 else spec.tuning)
+                )
+    assert not possible or any(s.dot(s.sources[0]) for s in specs)
+    check_whole(specs)
 
 
 def test_mistakes_are_told() -> None:
@@ -174,3 +200,7 @@ def test_mistakes_are_told() -> None:
         region(conv(8, "int32", weights="float32"), 8, "int32")
     with pytest.raises(LdsnnError, match="widen into int32, not int16"):
         region(conv(8, "widened"), 8, "int16")
+    with pytest.raises(LdsnnError, match="int32 come in one part"):
+        region(conv(8, "parts"), 8, "int32")
+    with pytest.raises(LdsnnError, match=r"\(4, 9\) do not part an event-driven source of 9"):
+        region(replace(conv(8, "int16"), cuts=(4, 9)), 8, "int16")

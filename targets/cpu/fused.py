@@ -152,13 +152,14 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
         else {}
     )
     in_bits = is_neuron and root.placement is not None and root.placement.form != "dense"
-    sums = whole.accumulator(root, low.bounds)
+    given = [_sized(low, i) for i in inputs]
+    sums, sources = whole.typed(given, steps, low.bounds, narrow=low.board.gpu is None)
     spec = kernels.RegionSpec(
         batch=None,
         timesteps=steps,
         channels=shape[0] if shape else 1,
         space=plane(shape),
-        sources=tuple(_sized(low, i, sums) for i in inputs),
+        sources=sources,
         neuron=neuron,
         bias=any(i.synapse is not None and i.synapse["bias"] is not None for i in inputs),
         output="bits" if in_bits else "dense",
@@ -174,14 +175,14 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
     return replace(usual, tuning=low.tunings.get(tune.region_key(usual), usual.tuning))
 
 
-def _sized(low: Lowering, given: _Input, sums: kernels.Number) -> kernels.Source:
-    """The source with what its weight tells: the kernel's size, and number types."""
+def _sized(low: Lowering, given: _Input) -> whole.Given:
+    """The source with its kernel's size, which the weight tells."""
     if given.synapse is None:
-        return given.source
+        return whole.Given(given.source, given.addend, None)
     weight, source = low.graph.tensors[given.synapse["weight"].name], given.source
     if given.synapse.op.name != "linear":
         source = replace(source, kernel=pair(weight.shape[2:], 1))
-    return whole.typed(source, weight, low.bounds.value(given.addend.value).peak, sums)
+    return whole.Given(source, given.addend, weight)
 
 
 def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:

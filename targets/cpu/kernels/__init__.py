@@ -5,11 +5,11 @@ Pools on bits are in :mod:`.pool`; conversions from one form to another are tens
 """
 
 from ldsnn_compiler.targets.cpu.kernels.layout import flattened_weights, pack_weights
+from ldsnn_compiler.targets.cpu.kernels.numbers import Number
 from ldsnn_compiler.targets.cpu.kernels.region import region
 from ldsnn_compiler.targets.cpu.kernels.spec import (
     SYMBOLIC,
     BufferSpec,
-    Number,
     RegionSpec,
     Source,
     Tuning,

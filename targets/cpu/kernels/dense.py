@@ -83,7 +83,7 @@ class DenseConv:
         all_, corner = tir.ramp(0, lanes), dy * self.task.spec.tuning.tile[1] + dx
 
         def place(t: int, c: int, v: int) -> tuple[Expr, Expr, Expr]:
-            return first + t, corner + c, tir.ramp((part + v) * lanes, lanes)
+            return self.task.row(self.source, first + t), corner + c, tir.ramp((part + v) * lanes, lanes)
 
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             for v in range(self.width):

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ldsnn_compiler.targets.cpu.kernels.numbers import Number
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -18,8 +20,8 @@ class Dot:
     """
 
     group: int
-    values: str
-    weights: str
+    values: Number
+    weights: Number
     largest: int
     intrinsic: Mapping[int, str]
     needs: Mapping[int, str]

@@ -23,7 +23,7 @@ def emit(task: Task, source: Source, x: Buffer, scales: Buffer | None, is_first:
             value = task.cast(_value(task, source, x, step * parts + part, at, v), number)
             if source.per_channel or source.scale != 1.0:
                 value = tir.fence(value * _scale(task, source, scales, v), task.lanes)
-            place = (step, pixel, task.span(v))
+            place = (task.row(source, step), pixel, task.span(v))
             tir.store(current, current[place] + value, *place)
 
 

@@ -3,8 +3,8 @@
 Linear layers are 1x1 convolutions on a 1x1 map. A graded event adds its row times its count, which costs the same as
 one addition; the product with a count is exact whenever the sum of as many single additions would be.
 
-Whole numbers are summed in the currents' type, or in int16 over parts of the input whose sums are known to fit it, and
-then added to int32 currents.
+Whole numbers are summed in the currents' type, each kernel position in the current of its part, or in int16 over some
+words of the input and then added to int32 currents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels import tir
-from ldsnn_compiler.targets.cpu.kernels.spec import BYTES, WORD, RegionSpec, Source, input_range, words
+from ldsnn_compiler.targets.cpu.kernels.numbers import BYTES
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import Task, reached, steps, summed, window
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
 
@@ -46,26 +47,30 @@ class EventConv:
             zero_current(task, source)
         with task.pixels() as (y, x, pixel):
             (ky0, ky1), (kx0, kx1) = window(source, 0, y), window(source, 1, x)
-            with T.serial(steps(task.spec, source)) as step, self._summing(step, pixel, self.is_first):
+            with T.serial(steps(task.spec, source)) as step, self._summing((step, pixel), not source.cuts):
                 parts = summed(task.spec, source)
                 with T.serial(parts) as part, T.serial(ky0, ky1) as ky, T.serial(kx0, kx1) as kx:
-                    at = tir.let(self._input_pixel(y, x, ky, kx))
-                    self._walk_parts((step, pixel), step * parts + part, at, ky * source.kernel[1] + kx)
+                    at, tap = tir.let(self._input_pixel(y, x, ky, kx)), ky * source.kernel[1] + kx
+                    with self._summing((step, pixel), bool(source.cuts), tap):
+                        self._walk_parts((step, pixel), step * parts + part, at, tap)
 
     @contextmanager
-    def _summing(self, step: Expr, pixel: Expr, from_zero: bool) -> Iterator[None]:
-        """The current in the accumulators; sums in parts are added to it where each part ends."""
-        if self.source.partial:
+    def _summing(self, place: tuple[Expr, Expr], here: bool, tap: Expr = 0) -> Iterator[None]:
+        """The current in the accumulators, if it is ``here`` that it comes and goes; sums of words go to it at once."""
+        if self.source.partial or not here:
             yield
             return
-        self._load(None if from_zero else (step, pixel))
+        step, pixel = place
+        row = tir.let(self.task.row(self.source, step, tap))
+        starts = self.is_first and self.task.spec.tuning.order == "pixel"
+        self._load(None if starts else (row, pixel))
         yield
-        self._save(step, pixel)
+        self._save(row, pixel)
 
     def _walk_parts(
         self, place: tuple[Expr, Expr], time: Expr, at: Expr, tap: Expr, part: tuple[Expr, int] | None = None
     ) -> None:
-        """Events of one input pixel at one time; in parts that are summed on their own, if the source asks for them."""
+        """Events of one input pixel at one time; some words at a time on their own, if the source asks for that."""
         if not self.source.partial:
             self._walk(time, at, tap, part)
             return
@@ -77,7 +82,7 @@ class EventConv:
             self._widen(place)
 
     def _widen(self, place: tuple[Expr, Expr]) -> None:
-        """Add the sums of a part to the current."""
+        """Add the sums of some words to the current."""
         current = self.task.current(self.source)
         for v in self.task.vectors:
             index = (*place, self.task.span(v))
@@ -111,7 +116,7 @@ class EventConv:
                     several, tap = summed(task.spec, source), ky * source.kernel[1] + kx
                     with (
                         self._if_any(step, at, s, slab),
-                        self._summing(step, pixel, False),
+                        self._summing((step, pixel), True, tap),
                         T.serial(several) as part,
                     ):
                         self._walk_parts((step, pixel), step * several + part, at, tap, (s * slab, slab))
@@ -166,10 +171,26 @@ class EventConv:
             number = tir.let(begin + w) if part else w
             with tir.when(True if whole else number < self._word_count):
                 planes = [tir.let(self._load_word(time, k, at, first, number)) for k in range(source.planes)]
-                tir.store(self.word, _union(planes), 0)
-                with T.While(self.word[0] != tir.u64(0)):
-                    self._add_row(planes, tap, number)
-                    tir.store(self.word, self.word[0] & (self.word[0] - tir.u64(1)), 0)
+                self._add_counted(planes, tap, number)
+
+    def _add_counted(self, planes: list[Expr], tap: Expr, number: Expr) -> None:
+        """Of whole numbers, where the order of sums does not matter, first counts of 1: they need no product."""
+        if len(planes) == 1:
+            self._add_rows(planes[0], [], tap, number)
+            return
+        if self.number == "float32":
+            self._add_rows(_union(planes), planes, tap, number)
+            return
+        several = tir.let(_union(planes[1:]))
+        self._add_rows(planes[0] & tirx.bitwise_not(several), [], tap, number)
+        self._add_rows(several, planes, tap, number)
+
+    def _add_rows(self, events: Expr, planes: list[Expr], tap: Expr, number: Expr) -> None:
+        """The row of every set bit, times its count in ``planes``, if there are any."""
+        tir.store(self.word, events, 0)
+        with T.While(self.word[0] != tir.u64(0)):
+            self._add_row(planes, tap, number)
+            tir.store(self.word, self.word[0] & (self.word[0] - tir.u64(1)), 0)
 
     def _load_word(self, time: Expr, plane: int, at: Expr, first: Expr, number: Expr) -> Expr:
         word = self.bits[self.task.batch, time, plane, at, first + number]
@@ -183,7 +204,7 @@ class EventConv:
         bit = tir.let(tir.trailing_zeros(self.word[0]))
         row = tir.let(number * WORD + bit)
         count = None
-        if len(planes) > 1:
+        if planes:
             count = tir.let(tir.broadcast(tir.cast(_count(planes, bit), self.number, 1), lanes))
         for v in task.vectors:
             weights = task.cast(self.weights[task.block, tap, row, task.span(v)], self.number)
@@ -217,8 +238,8 @@ def first_block_word(spec: RegionSpec, source: Source, block: Expr) -> Expr:
 
 
 def zero_current(task: Task, source: Source) -> None:
-    """Start a current at 0."""
+    """Start a current at 0, all parts of it."""
     rows, columns = task.spec.tuning.tile
-    with T.serial(steps(task.spec, source)) as step, T.serial(rows * columns) as pixel:
+    with T.serial(task.spec.parts * steps(task.spec, source)) as step, T.serial(rows * columns) as pixel:
         for v in task.vectors:
             tir.store(task.current(source), tir.const(0, task.lanes, task.spec.accumulator), step, pixel, task.span(v))

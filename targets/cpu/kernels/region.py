@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 from tvm import tirx
@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.targets.cpu.kernels import elementwise, scan, tir
 from ldsnn_compiler.targets.cpu.kernels.dense import DenseConv
-from ldsnn_compiler.targets.cpu.kernels.event import EventConv
+from ldsnn_compiler.targets.cpu.kernels.event import EventConv, zero_current
 from ldsnn_compiler.targets.cpu.kernels.spec import RegionSpec, buffers
 from ldsnn_compiler.targets.cpu.kernels.task import Task, steps
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Channels, Expr
@@ -36,10 +36,16 @@ def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
             y0=tir.let(tirx.floordiv(tile, across) * rows),
             x0=tir.let(tirx.floormod(tile, across) * columns),
             channels=Channels(spec.channels, spec.block, spec.lanes, block * spec.block),
-            currents={n: tir.scratch((n, rows * columns, spec.block), spec.accumulator) for n in _rates(spec)},
+            currents={
+                n: tir.scratch((spec.parts * n, rows * columns, spec.block), spec.accumulator) for n in _rates(spec)
+            },
         )
         _currents(task)
         scan.emit(task)
+
+
+def _current(spec: RegionSpec, steps: int) -> Buffer:
+    return tir.scratch((spec.parts * steps, prod(spec.tuning.tile), spec.block), spec.accumulator)
 
 
 def _place(spec: RegionSpec, number: Expr, samples: Expr, tiles: int) -> tuple[Expr, Expr, Expr]:
@@ -62,6 +68,9 @@ def _currents(task: Task) -> None:
         rate, x, weights = steps(task.spec, source), task.buffers[f"x{i}"], task.buffers.get(f"w{i}")
         is_first = rate not in started
         started.add(rate)
+        if is_first and task.spec.parts > 1:
+            zero_current(task, source)
+            is_first = False
         if source.kind != "conv":
             elementwise.emit(task, source, x, weights, is_first)
             continue

@@ -25,16 +25,17 @@ def emit(task: Task) -> None:
 
 
 def _input(task: Task, step: Expr, pixel: Expr, vector: int) -> Expr:
-    """``x``: the sum of the sources' currents, and the bias; it fits the currents' type."""
-    total, number = None, task.spec.accumulator
+    """``x``: the sum of the sources' currents, of all parts, and the bias."""
+    total, span = None, task.span(vector)
     for steps, current in task.currents.items():
         at = step if steps == task.spec.timesteps else tirx.floordiv(step, task.spec.timesteps // steps)
-        value = current[at, pixel, task.span(vector)]
-        total = value if total is None else total + value
+        for part in range(task.spec.parts):
+            value = task.cast(current[part * steps + at, pixel, span], task.spec.number)
+            total = value if total is None else total + value
     if task.spec.bias:
-        bias = task.cast(task.channels.load(task.buffers["bias"], (), vector * task.lanes), number)
+        bias = task.channels.load(task.buffers["bias"], (), vector * task.lanes)
         total = bias if total is None else total + bias
-    return tir.let(task.cast(tir.const(0, task.lanes, number) if total is None else total, task.spec.number))
+    return tir.let(tir.const(0, task.lanes, task.spec.number) if total is None else total)
 
 
 def _write_currents(task: Task) -> None:

@@ -5,14 +5,15 @@ one map of ``channels`` x ``space``. Layouts (all channels-last): dense ``[N, T,
 ``[N, T, planes, P, ceil(C / 64)]`` uint64, bit c % 64 of word c // 64 belonging to channel c, plane k weighing
 2**k.
 
-Numbers are float32, or whole: then weights are int8 or int16, currents are summed in int16 (modulo 2**16, so that only
-the whole sum has to fit) or int32, and the neuron, its parameters and state are int32. Dense whole numbers are int32,
-counts up to 255 uint8.
+Numbers are float32, or whole: then weights are int8 or int16, currents are summed in int16 or int32, and the neuron,
+its parameters and state are int32. Where the whole sum is not known to fit int16 there are several currents, each of a
+part of the inputs, which the neuron adds up. Dense whole numbers are int32, counts up to 255 uint8.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import ceil, prod
 from typing import Literal
 
@@ -20,6 +21,7 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.ir.types import Signal
 from ldsnn_compiler.targets.cpu.kernels.dot import DOTS, Dot
+from ldsnn_compiler.targets.cpu.kernels.numbers import BYTE, LARGEST, Number
 
 Pair = tuple[int, int]
 Kind = Literal["conv", "identity", "current"]
@@ -27,15 +29,9 @@ Form = Literal["dense", "bits"]
 Method = Literal["event", "dense"]
 Order = Literal["pixel", "tap", "word"]
 Outer = Literal["block", "tile"]
-Number = Literal["float32", "int32", "int16", "int8", "uint8"]
 
 #: channels in one word of bits
 WORD = 64
-#: bytes of a number
-BYTES = {"float32": 4, "int32": 4, "int16": 2, "int8": 1, "uint8": 1}
-#: largest number in a byte
-BYTE = 255
-_LARGEST = {"uint8": BYTE, "int16": 2**15 - 1}
 #: a batch size that is only known at run time
 SYMBOLIC = "n"
 
@@ -76,9 +72,10 @@ class Source:
     set bits, dense multiplies everything.
 
     ``weights`` and ``values`` are the types of the weights and of dense input. ``per_channel``: the scale of an
-    identity or current is a vector [C] of that type, an argument in the place of weights. ``partial``: events are
-    summed in int16 over at most that many words of one kernel position before they are added to int32 currents; 0 sums
-    them in the currents' own type.
+    identity or current is a vector [C] of that type, an argument in the place of weights. ``part`` is the number of the
+    current that the source adds to; an event-driven one goes on to the next at each kernel position in ``cuts``.
+    ``partial``: events are summed in int16 over at most that many words of one kernel position before they are added to
+    int32 currents; 0 sums them in the currents' own type.
     """
 
     kind: Kind
@@ -97,6 +94,8 @@ class Source:
     weights: Number = "float32"
     values: Number = "float32"
     per_channel: bool = False
+    part: int = 0
+    cuts: tuple[int, ...] = ()
     partial: int = 0
 
     @property
@@ -114,7 +113,7 @@ class Source:
 
     def peak(self, timesteps: int) -> int | None:
         """Largest magnitude of whole numbers, summed over the steps that make one of ``timesteps``; None: any int32."""
-        largest = 2**self.planes - 1 if self.form == "bits" else _LARGEST.get(self.values)
+        largest = 2**self.planes - 1 if self.form == "bits" else LARGEST.get(self.values)
         return None if largest is None else largest * max(1, self.timesteps // timesteps)
 
 
@@ -167,6 +166,11 @@ class RegionSpec:
     def number(self) -> Number:
         """Type of the neuron, its parameters and state, the bias and the membrane."""
         return "float32" if self.accumulator == "float32" else "int32"
+
+    @property
+    def parts(self) -> int:
+        """Currents whose sum is the neurons' current, at each rate of steps."""
+        return max((s.part + len(s.cuts) + 1 for s in self.sources), default=1)
 
     @property
     def emitted(self) -> Number:
@@ -373,6 +377,14 @@ def _number_mistakes(spec: RegionSpec, source: Source) -> list[str]:
         found.append(f"{' and '.join(given)} do not add up in {spec.accumulator}")
     if not is_real and source.scale != int(source.scale):
         found.append(f"a whole number is scaled by a whole number, not {source.scale}")
+    if (source.part or source.cuts) and spec.accumulator != "int16":
+        found.append(f"currents of {spec.accumulator} come in one part")
+    if source.cuts and not (spec.walks_bits(source) and _rises((0, *source.cuts, source.taps))):
+        found.append(f"kernel positions {source.cuts} do not part an event-driven source of {source.taps}")
     if source.partial and (spec.accumulator != "int32" or source.weights not in ("int8", "int16")):
         found.append(f"sums in int16 of {source.weights} weights widen into int32, not {spec.accumulator}")
     return found
+
+
+def _rises(numbers: tuple[int, ...]) -> bool:
+    return all(a < b for a, b in pairwise(numbers))

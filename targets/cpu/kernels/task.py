@@ -18,7 +18,7 @@ from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Channels, Expr
 class Task:
     """What the emitters of one task share.
 
-    ``currents``: per number of steps at which currents change, scratch ``[steps, pixels of the tile, block]``.
+    ``currents``: per number of steps at which currents change, scratch ``[parts * steps, pixels of the tile, block]``.
     ``y0``, ``x0``: first output row and column; ``batch``, ``block``: which sample and which block of channels.
     """
 
@@ -51,6 +51,13 @@ class Task:
     def current(self, source: Source) -> Buffer:
         """Where the source's current goes."""
         return self.currents[steps(self.spec, source)]
+
+    def row(self, source: Source, step: Expr, tap: Expr = 0) -> Expr:
+        """Where in the current's first axis a step of the source goes, at that kernel position."""
+        part: Expr = source.part
+        for cut in source.cuts:
+            part = part + tirx.Cast("int32", tap >= cut)
+        return step if self.spec.parts == 1 else part * steps(self.spec, source) + step
 
     def cast(self, value: Expr, dtype: str) -> Expr:
         """A vector of the task in another type."""

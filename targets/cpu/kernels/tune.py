@@ -8,7 +8,8 @@ from math import ceil, prod
 from typing import Any
 
 from ldsnn_compiler import cache
-from ldsnn_compiler.targets.cpu.kernels.spec import BYTES, WORD, Pair, RegionSpec, Tuning, weight_shape
+from ldsnn_compiler.targets.cpu.kernels.numbers import BYTES
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, Pair, RegionSpec, Tuning, weight_shape
 from ldsnn_compiler.targets.cpu.kernels.task import steps
 
 #: 32-bit numbers a vector register holds -> (channels per task, accumulators of the dense loops)
@@ -42,7 +43,8 @@ def region_key(spec: RegionSpec) -> str:
 def read_tuning(values: Mapping[str, Any]) -> Tuning:
     """The loop structure that :func:`dataclasses.asdict` wrote; settings that there are no more are left out."""
     known = {f.name for f in fields(Tuning)}
-    return Tuning(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    return Tuning(**given)
 
 
 def _with(spec: RegionSpec, tuning: Tuning) -> RegionSpec:
@@ -61,7 +63,7 @@ def _tiles(spec: RegionSpec) -> Iterator[Pair]:
 def current_bytes(spec: RegionSpec) -> int:
     """Scratch memory of one task's currents."""
     rates = {steps(spec, s) for s in spec.sources}
-    return BYTES[spec.accumulator] * sum(rates) * prod(spec.tuning.tile) * spec.block
+    return BYTES[spec.accumulator] * spec.parts * sum(rates) * prod(spec.tuning.tile) * spec.block
 
 
 def _cost(spec: RegionSpec, cores: int, widest: int) -> float:

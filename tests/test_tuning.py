@@ -10,18 +10,22 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import tvm
 from graphs import inputs_of
-from kernels_harness import check_many
+from kernels_harness import check_many, to_bits
+from kernels_harness import compiled as harness_compiled
 from tuning_worker import TRIALS, MadeUp, compiled, network, relative
 
+from ldsnn_compiler.bench.run import Settings, bench
 from ldsnn_compiler.driver import compile
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.runtime import load
 from ldsnn_compiler.targets.boards import Board, board
-from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, Tuning, tuned
+from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, Tuning, pack_weights, region, tuned
 from ldsnn_compiler.tuning.bench import DeviceBench, Loaded
 from ldsnn_compiler.tuning.database import Comparison, Database, Place, nearest, rounded
 from ldsnn_compiler.tuning.regions import known_tunings, regions
@@ -51,6 +55,23 @@ def test_every_loop_structure_gives_the_same(method: str) -> None:
     space, dice = Space(layer(method=method), CACHE), random.Random(1)
     near, drawn = list(space.neighbours(space.spec.tuning)), [space.draw(dice) for _ in range(6)]
     check_many([replace(space.spec, tuning=t) for t in {*near[::4], *drawn}])
+
+
+@pytest.mark.parametrize(("method", "steps"), [("event", 4), ("event", 8), ("event", 2), ("dense", 8)])
+def test_every_loop_structure_adds_in_the_same_order(method: str, steps: int) -> None:
+    """Sums of weights that round, to the bit; ``steps`` of the input for four of the region."""
+    source = Source("conv", 70, (6, 7), steps, form="bits", kernel=(3, 3), padding=(1, 1), method=method)  # type: ignore[arg-type]
+    usual = tuned(RegionSpec(1, 4, 130, (6, 7), (source,)))
+    space, dice, rng = Space(usual, CACHE), random.Random(0), np.random.default_rng(0)
+    spikes = tvm.runtime.tensor(to_bits((rng.random((1, steps, 42, 70)) < 0.3).astype(np.uint8), 1))
+    weight = torch.from_numpy(rng.standard_normal((130, 70, 3, 3)).astype(np.float32))
+    found = []
+    for tuning in {usual.tuning, *(space.draw(dice) for _ in range(5)), *list(space.neighbours(usual.tuning))[::5]}:
+        spec = replace(usual, tuning=tuning)
+        result = tvm.runtime.empty((1, 4, 42, 130), "float32")
+        harness_compiled(region(spec))(spikes, tvm.runtime.tensor(pack_weights(spec, source, weight)), result)
+        found.append(result.numpy())
+    assert len(found) > 3 and all(np.array_equal(found[0], each) for each in found)
 
 
 def test_neighbours_differ_from_each_other_and_in_one_setting() -> None:
@@ -206,14 +227,14 @@ def test_a_region_is_compiled_timed_and_held_against_the_usual_one(tmp_path: Pat
 
     net = compiled()
     bench = DeviceBench(net, timer)
-    region = regions(net.graph, net.settings.board, "run")[1]
-    other = next(Space(region.spec, CACHE).neighbours(region.spec.tuning))
-    assert bench.compare(region, other, 3) == Comparison(((1.0, 1.0),) * 3, ((2.0, 2.0),) * 3)
+    one = regions(net.graph, net.settings.board, "run")[1]
+    other = next(Space(one.spec, CACHE).neighbours(one.spec.tuning))
+    assert bench.compare(one, other, 3) == Comparison(((1.0, 1.0),) * 3, ((2.0, 2.0),) * 3)
     assert asked == [False, False, True, True] * 3, "in turn, warm and cold"
-    loaded, wanted = bench._usual_of(region)
-    bench._usual = {region.key: (loaded, [(w.view(torch.uint8) ^ 1).view(w.dtype) for w in wanted])}
-    assert bench.compare(region, other, 3).wrong == "gives other results"
-    assert "does not compile" in bench.compare(region, replace(other, lanes=5), 3).wrong
+    loaded, wanted = bench._usual_of(one)
+    bench._usual = {one.key: (loaded, [(w.view(torch.uint8) ^ 1).view(w.dtype) for w in wanted])}
+    assert bench.compare(one, other, 3).wrong == "gives other results"
+    assert "does not compile" in bench.compare(one, replace(other, lanes=5), 3).wrong
 
 
 def test_regions_of_other_networks_change_nothing(tmp_path: Path) -> None:
@@ -223,3 +244,11 @@ def test_regions_of_other_networks_change_nothing(tmp_path: Path) -> None:
     assert known_tunings(net.graph, machine, 1, None, tmp_path / "t.sqlite") == {}
     assert known_tunings(net.graph, machine, 1, None, tmp_path / "none.sqlite") == {}
     assert not (tmp_path / "none.sqlite").exists(), "looking makes no file"
+
+
+def test_a_benchmark_may_tune_our_rows_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LDSNN_CACHE", str(tmp_path))
+    report = bench(Settings("mlp", timesteps=2, repeats=1, threads=1, rows=("ldsnn",), tune=1))
+    database = Database()
+    assert report.details["tuned_regions"].keys() == {"ldsnn"} and database.path.exists()
+    assert database.size() > 0

@@ -22,6 +22,7 @@ from ldsnn_compiler.ir.graph import Graph, Value
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.ir.types import Stream
 from ldsnn_compiler.runtime import Compiled
+from ldsnn_compiler.tuning.tune import tune
 
 DENSE_PIPELINE = DEFAULT_PIPELINE.replace("select-kernels", "select-kernels{kernel=dense}")
 
@@ -46,16 +47,18 @@ OURS: Mapping[str, Kind] = {
 """Our rows by name."""
 
 
-def our_peer(network: Network, threads: int, name: str = "ldsnn") -> Peer:
+def our_peer(network: Network, threads: int, name: str = "ldsnn", trials: int = 0) -> Peer:
     """Compile the network for this machine; ``extra`` tells how long that took and what work one sample is.
 
     A run is a whole call from Python, reset included. Spikes inside the network are read from a second compilation
     whose neurons are outputs too; its scores must be those of the first, bit for bit. In whole numbers they must be
-    those of the interpreter.
+    those of the interpreter. With ``trials`` its regions are tuned first.
     """
     graph, kind = graph_of(network), OURS[name]
     compiled = _compile(graph, network, threads, kind)
     images = network.images
+    if trials:
+        compiled = tune(compiled, images[None], trials=trials).network
 
     def run() -> Tensor:
         return compiled(images)  # type: ignore[return-value]
@@ -76,6 +79,7 @@ def our_peer(network: Network, threads: int, name: str = "ldsnn") -> Peer:
     _, work = count_work(compiled.graph, images[None])
     seconds = sum(compiled.report["compile_seconds"].values())
     extra = {"compile_seconds": seconds, "work": work.totals(), "graph": compiled.graph}
+    extra["tuned_regions"] = len(compiled.settings.tunings)
     if kind.numerics == "int":
         extra["integers"] = whole_numbers(compiled.graph)
     exact = interpreted if kind.numerics == "int" else None

@@ -28,7 +28,8 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class Settings:
     """What to run. ``rows`` empty means every row whose library is installed, ours of whole numbers where ``numerics``
-    is int; ``threads`` None all cores."""
+    is int; ``threads`` None all cores. ``tune``: loop structures to try of each region of our rows before all are
+    timed."""
 
     network: str = "vgg16-cifar"
     timesteps: int = 8
@@ -40,6 +41,7 @@ class Settings:
     seed: int = 0
     rows: Sequence[str] = ()
     numerics: str = "fp32"
+    tune: int = 0
 
 
 def row_names() -> list[str]:
@@ -56,7 +58,7 @@ def bench(settings: Settings, tell: Tell = lambda text: None) -> Report:
     peers, compared = [], {}
     for name in names:
         tell(f"building {name}")
-        peer = make(name, network, threads)
+        peer = make(name, network, threads, settings.tune)
         if peer.record is not None:
             compared[name] = _compared(peer, network, reference)
         peers.append(peer)
@@ -66,15 +68,16 @@ def bench(settings: Settings, tell: Tell = lambda text: None) -> Report:
     details = {**_details(settings, network, source), "notes": {p.name: p.note for p in peers}, "compared": compared}
     details["left_out"] = {} if settings.rows else {name: f"not installed: {what}" for name, what in missing().items()}
     details["integers"] = {p.name: p.extra["integers"] for p in peers if "integers" in p.extra}
+    details["tuned_regions"] = {p.name: p.extra["tuned_regions"] for p in peers if "tuned_regions" in p.extra}
     details["speedup_over_spikingjelly"] = _speedup(times)
     details["compile_seconds"] = {p.name: p.extra["compile_seconds"] for p in peers if "compile_seconds" in p.extra}
     return Report(settings.network, "native", settings.numerics, machine_name(), threads, rows, details)
 
 
-def make(name: str, network: Network, threads: int) -> Peer:
+def make(name: str, network: Network, threads: int, trials: int = 0) -> Peer:
     """One row."""
     if name in OURS:
-        return our_peer(network, threads, name)
+        return our_peer(network, threads, name, trials)
     return PEERS[name][1](network)
 
 

@@ -29,6 +29,7 @@ def bench(
     threads: Threads = None,
     numerics: Annotated[str, typer.Option("--numerics", help="int: rows of whole numbers as well")] = "fp32",
     target: Annotated[str, typer.Option("--target", help="native, or cuda: this machine's GPU")] = "native",
+    tune: Annotated[int, typer.Option("--tune", min=0, help="tune our rows first: loops to try of each region")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write the JSON there as well")] = None,
 ) -> Answer:
     """Time a network against SpikingJelly, snnTorch, PyTorch and its ANN twin in ONNX Runtime, interleaved, and compare
@@ -40,7 +41,7 @@ def bench(
     from ldsnn_compiler.bench.run import Settings
 
     chosen = tuple(name.strip() for name in rows.split(",") if name.strip())
-    settings = Settings(network, timesteps, density, batch, dyadic, repeats, threads, seed, chosen, numerics)
+    settings = Settings(network, timesteps, density, batch, dyadic, repeats, threads, seed, chosen, numerics, tune)
     if target != "native":
         answer = _gpu(settings, target)
     elif densities is None and sweep_timesteps is None:

@@ -169,6 +169,11 @@ class Database:
             answer.setdefault(region, {})[density] = read_tuning(json.loads(tuning))
         return answer
 
+    def size(self) -> int:
+        """How many measurements there are."""
+        with self._said():
+            return int(self._connection.execute("SELECT count(*) FROM measurements").fetchone()[0])
+
     @contextmanager
     def _said(self) -> Iterator[None]:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Tuning
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, input_range, words
+from ldsnn_compiler.targets.cpu.kernels.task import summed
 from ldsnn_compiler.targets.cpu.kernels.tune import current_bytes
 
 STEP = 0.99
@@ -32,7 +33,7 @@ Measure = Callable[[Tuning], float]
 @dataclass(frozen=True)
 class Space:
     """The loop structures of a region: ``spec`` with that of the rules of thumb. ``cache_bytes``: what the currents of
-    one task may take."""
+    one task may take. All of them add the same numbers in the same order, so that results are the same to the bit."""
 
     spec: RegionSpec
     cache_bytes: int
@@ -87,8 +88,15 @@ class Space:
     def _widest(self) -> int:
         return ceil(self.spec.channels / WORD) * WORD
 
+    @property
+    def _order_counts(self) -> bool:
+        """Whether the order of the loops decides in which order real numbers are added: where events of several steps
+        are summed, and whole numbers are not what is added."""
+        rounds = self.spec.accumulator == "float32"
+        return rounds and any(self.spec.walks_bits(s) and summed(self.spec, s) > 1 for s in self.spec.sources)
+
     def _orders(self) -> list[dict[str, Any]]:
-        if not self._walks:
+        if not self._walks or self._order_counts:
             return []
         slabs = [{"order": "word", "words": n} for n in (1, 2, 4) if n == 1 or n < max(self._walks)]
         return [{"order": "pixel", "words": 1}, {"order": "tap", "words": 1}, *slabs]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from emulation import machine
-from emulation.compare import CORES, Case, case, differences, run
+from emulation.compare import CORES, RUNNER, Case, case, differences, run
 from emulation.many import draw, failures, whole_numbers
-from graphs import SOFT_IF, Net, networks
+from graphs import SOFT_IF, Net, inputs_of, networks
 
+from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
+from ldsnn_compiler.runtime import folder
 from ldsnn_compiler.schedule import Schedule
-from ldsnn_compiler.targets import board, link
+from ldsnn_compiler.targets import board
 
+DENSE = (
+    "canonicalize,fold-batchnorm,fold-scale,assign-timesteps,commute-resample,drop-dead-timesteps,canonicalize,dead-code,"
+    "quantize,select-kernels{kernel=dense},fuse-timesteps"
+)
 pytestmark = pytest.mark.arm_emulation
 
 
@@ -35,12 +44,10 @@ def recurrent() -> Graph:
     return net.output(net.op("readout", net.linear(x, 3), mode="max"), x)
 
 
-def cases(folder: Path, target: str, graphs: dict[str, Graph], **options: object) -> list[Case]:
-    made = []
-    for name, graph in graphs.items():
-        (folder / name).mkdir()
-        made.append(case(folder / name, graph, target, **options))  # type: ignore[arg-type]
-    return made
+def cases(into: Path, target: str, graphs: dict[str, Graph]) -> list[Case]:
+    for name in graphs:
+        (into / name).mkdir()
+    return [case(into / name, graph, target) for name, graph in graphs.items()]
 
 
 @pytest.mark.parametrize("target", CORES)
@@ -56,9 +63,9 @@ def test_networks_are_the_interpreters(target: str, tmp_path: Path) -> None:
 
 def test_scheduled_networks_are_the_interpreters(tmp_path: Path) -> None:
     graph = residual()
-    made = cases(tmp_path, "raspberry-pi-4", {"net": graph}, schedule=Schedule.uniform(graph, 2, levels=2))
-    run(made, "cortex-a72")
-    assert differences(made[0]) == []
+    made = case(tmp_path, graph, "raspberry-pi-4", schedule=Schedule.uniform(graph, 2, levels=2))
+    run([made], "cortex-a72")
+    assert differences(made) == []
 
 
 def test_whole_number_networks_are_the_interpreters() -> None:
@@ -67,43 +74,40 @@ def test_whole_number_networks_are_the_interpreters() -> None:
 
 # ---- what a core does not have
 
-#: four sums of four products of bytes, an instruction of the Cortex-A76
-DOT_PRODUCT = """
-@T.prim_func(s_tir=True)
-def dot(a: T.Buffer((16,), "int8"), b: T.Buffer((16,), "int8"), y: T.Buffer((4,), "int32")):
-    T.func_attr({"global_symbol": "dot"})
-    y[0:4] = T.call_llvm_pure_intrin(
-        "int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", T.broadcast(0, 4), a[0:16], b[0:16])
-"""
-CALL = """
-import sys, numpy, tvm
-a, b, y = (tvm.runtime.tensor(numpy.full(n, 2, t)) for n, t in ((16, "int8"), (16, "int8"), (4, "int32")))
-tvm.runtime.load_module(sys.argv[1])["dot"](a, b, y)
-print(y.numpy().tolist())
-"""
-
 
 @pytest.fixture(scope="module")
-def dot_product(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import tvm
-
-    path, pi = tmp_path_factory.mktemp("dot") / "dot.so", board("raspberry-pi-5")
-    link.export(tvm.compile(tvm.script.from_source(DOT_PRODUCT), target=pi.target(1)), str(path), pi)
-    return path
-
-
-def test_a_core_that_lacks_an_instruction_stops(dot_product: Path) -> None:
-    """This is what the loader keeps away: the emulated cores are as different as the real ones."""
-    works = machine.python(["-c", CALL, dot_product], "cortex-a76")
-    assert (works.returncode, works.stdout.strip()) == (0, "[16, 16, 16, 16]"), works.stderr
-    assert machine.python(["-c", CALL, dot_product], "cortex-a72").returncode in (-signal.SIGILL, 128 + signal.SIGILL)
+def dot_products(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A network in integer mode whose dense layers use an instruction of the Cortex-A76."""
+    net = Net(2)
+    x = net.neuron(net.conv(net.input((8, 6, 6)), 64))
+    graph = net.output(net.neuron(net.conv(x, 64)))
+    return case(
+        tmp_path_factory.mktemp("dot"), graph, "raspberry-pi-5", numerics="int",
+        calibration=calibrate(graph, *inputs_of(graph)), pipeline=DENSE,
+    )  # fmt: skip
 
 
-def test_a_bundle_for_a_core_with_more_is_refused_by_name(tmp_path: Path) -> None:
-    made = cases(tmp_path, "raspberry-pi-5", {"net": recurrent()})
-    run(made, "cortex-a72")
-    assert "was compiled for raspberry-pi-5 (cortex-a76), this machine lacks " in made[0].refused
-    assert "dotprod" in made[0].refused.partition("lacks")[2]
+def test_dot_products_are_right_where_there_are_any(dot_products: Case) -> None:
+    run([dot_products], "cortex-a76")
+    assert differences(dot_products) == []
+
+
+def test_a_bundle_for_a_core_with_more_is_refused_by_name(dot_products: Case, tmp_path: Path) -> None:
+    there = replace(dot_products, folder=Path(shutil.copytree(dot_products.folder, tmp_path / "there")))
+    run([there], "cortex-a72")
+    assert "was compiled for raspberry-pi-5 (cortex-a76), this machine lacks " in there.refused
+    assert "dotprod" in there.refused.partition("lacks")[2]
+
+
+def test_code_that_a_core_lacks_stops_there(dot_products: Case, tmp_path: Path) -> None:
+    """What the loader keeps away, with a manifest that hides it: emulated cores are as different as the real ones."""
+    there = Path(shutil.copytree(dot_products.folder, tmp_path / "there"))
+    path = there / "net.ldsnn" / folder.MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["target"]["features"] = []
+    path.write_text(json.dumps(manifest | {"sha256": folder.seal(manifest)}))
+    made = machine.python([RUNNER, there], "cortex-a72")
+    assert made.returncode in (-signal.SIGILL, 128 + signal.SIGILL), made.stderr
 
 
 def test_a_core_tells_what_it_has() -> None:

@@ -1,0 +1,14 @@
+"""Types of the numbers that kernels read, add up and write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+Number = Literal["float32", "int32", "int16", "int8", "uint8"]
+
+BYTES: Mapping[Number, int] = {"float32": 4, "int32": 4, "int16": 2, "int8": 1, "uint8": 1}
+#: largest number in a byte
+BYTE = 255
+#: largest magnitude that every number of a type is within; of the others it is not known
+LARGEST: Mapping[Number, int] = {"uint8": BYTE, "int16": 2**15 - 1}

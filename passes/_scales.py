@@ -19,6 +19,8 @@ from ldsnn_compiler.passes._weights import WEIGHTED, per_weight
 
 Scale = torch.Tensor
 JOINS = ("add",)
+COARSER = 8
+"""Layers whose scales differ by more than this do not share one."""
 EXACT = 1 << 10
 """Steps of the largest number where streams without weights meet."""
 
@@ -205,8 +207,9 @@ class Scales:
         is_join = root.op.name in JOINS or root.op.name == "neuron"
         inner = {root.name: 1.0}
         leaves = list(self._leaves(root, inner)) if is_join else [Leaf(root.result, root)]
-        total = self._total(leaves)
-        return {name: total / factor for name, factor in inner.items()}
+        total, times = self._total(leaves)
+        found = {name: total / factor for name, factor in inner.items()}
+        return {name: scale * times.get(name, 1.0) for name, scale in found.items()}
 
     def _leaves(self, join: Node, inner: dict[str, float]) -> Iterator[Leaf]:
         """What a sum is made of; the factors of the nodes on the way go to ``inner``."""
@@ -232,16 +235,28 @@ class Scales:
         else:
             yield Leaf(value, None, factor, moved)
 
-    def _total(self, leaves: list[Leaf]) -> Scale:
-        """The scale of the sum: the largest that its layers ask for."""
-        asked = [self._asked(leaf.node) * abs(leaf.factor) for leaf in leaves if leaf.node is not None]
-        if not asked:
-            return self._of_streams([self.of(leaf.value) * leaf.factor for leaf in leaves])
-        whole = not self.per_channel or any(leaf.moved for leaf in leaves)
-        largest = asked[0]
+    def _total(self, leaves: list[Leaf]) -> tuple[Scale, dict[str, Scale]]:
+        """The scale of the sum, and what whole number of it the scale of a layer is, by name, where not one.
+
+        It is the largest that a layer asks for. Where others ask for far smaller ones (pixels next to spikes), it is
+        the smallest, and the currents of the coarser layers are multiplied.
+        """
+        layers = [leaf for leaf in leaves if leaf.node is not None and leaf.node.op.name != "constant"]
+        layers = layers or [leaf for leaf in leaves if leaf.node is not None]
+        if not layers:
+            return self._of_streams([self.of(leaf.value) * leaf.factor for leaf in leaves]), {}
+        asked = [self._asked(leaf.node) * abs(leaf.factor) for leaf in layers]
+        if not self.per_channel or any(leaf.moved for leaf in leaves):
+            asked = [each.max() for each in asked]
+        largest, smallest = asked[0], asked[0]
         for other in asked[1:]:
-            largest = torch.maximum(largest, other)
-        return largest.max() if whole or largest.ndim == 0 else largest
+            largest, smallest = torch.maximum(largest, other), torch.minimum(smallest, other)
+        if bool((largest <= COARSER * smallest).all()):
+            return largest, {}
+        whole = {
+            leaf.node.name: (each / smallest).ceil() for leaf, each in zip(layers, asked, strict=True) if leaf.node
+        }
+        return smallest, whole
 
     def _of_streams(self, units: list[Scale]) -> Scale:
         """Streams of events alone: their common unit, or one that is fine enough for all."""

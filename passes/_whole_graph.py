@@ -216,6 +216,10 @@ class _Rewrite:
         factor = ratio.round()
         if bool(((ratio - 1.0).abs() < 1e-9).all()):
             return self.whole(operand)
+        is_coarse = (ratio - factor).abs() > ratio.abs() / 8
+        if not operand.type.signal.is_event and bool(is_coarse.any()):
+            hint = "let each sum have currents of its own"
+            raise refuse(node, f"%{operand.name} brings real numbers in units that do not fit this sum's", hint)
         name = f"{node.name}.{operand.node.name}"
         if factor.ndim == 0:
             return self.new.add("scale", [self.whole(operand)], name=name, path=node.path, factor=float(factor)).result
@@ -292,7 +296,8 @@ def fitting(node: Node, value: torch.Tensor) -> torch.Tensor:
     """Rounded; refused if it does not fit int32."""
     value = value.round()
     if bool((value.abs() >= 2**31).any()):
-        raise refuse(node, f"needs numbers of up to {float(value.abs().max()):.3g}, which int32 cannot hold")
+        message = f"needs numbers of up to {float(value.abs().max()):.3g}, which int32 cannot hold"
+        raise refuse(node, message, "fewer weight_bits or input_bits")
     return value
 
 

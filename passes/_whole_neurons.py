@@ -67,7 +67,7 @@ def _scaled(graph: Graph, node: Node, neuron: Neuron, scale: Scale, fraction: in
     plain = neuron.with_(None, spike_value=1.0) if "spike_value" in neuron.family.params else neuron
     made = replace(plain, fraction=places, guard=guard)
     made.program  # noqa: B018  (refuses what has no whole-number form)
-    settings = {k: _whole(v * 2**guard, k == "threshold") for k, v in charges.items()}
+    settings = {k: _whole(k, v * 2**guard) for k, v in charges.items()}
     for name, kind in kinds.items():
         if kind != CHARGE:
             settings[name] = given[name].apply_(lambda v: rounded(v, places))
@@ -83,9 +83,12 @@ def _numbers(graph: Graph, neuron: Neuron) -> dict[str, torch.Tensor]:
     }
 
 
-def _whole(value: torch.Tensor, is_threshold: bool) -> torch.Tensor:
+def _whole(name: str, value: torch.Tensor) -> torch.Tensor:
+    """Rounded; a threshold is at least 1, an infinite charge as good as infinite."""
+    if bool((value[value.isfinite()].abs() > MOST).any()):
+        raise LdsnnError(f"its {name} is {float(value.abs().max()):.3g} in units of its current, too much for int32")
     value = value.round().clamp(-MOST, MOST)
-    if is_threshold:
+    if name == "threshold":
         value = torch.where((value == 0), torch.ones_like(value), value)
     return value[(0,) * value.ndim] if value.ndim and bool((value == value.flatten()[0]).all()) else value
 

@@ -14,7 +14,7 @@ from target_harness import assert_equal, check_steps, compiled
 
 from ldsnn_compiler.driver import DEFAULT_PIPELINE
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.targets.boards import board
+from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.cuda.emulate import emulated
 
 BOARDS = ("rtx-30", "rtx-40", "h100")
@@ -26,9 +26,9 @@ def pipeline(kernel: str) -> str:
     return DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}")
 
 
-def check_network(net: Graph, name: str = "h100", kernel: str = "event", batch: int | None = 2) -> None:
+def check_network(net: Graph, target: Board, kernel: str = "event", batch: int | None = 2) -> None:
     """Whole runs, steps, and the state they leave."""
-    network = compiled(net, target=emulated(board(name)), batch=batch, pipeline=pipeline(kernel))
+    network = compiled(net, target=target, batch=batch, pipeline=pipeline(kernel))
     data = inputs_of(net, 3 if batch is None else batch)
     assert_equal("run", network.run(*data), run(net, data))
     check_steps(network, data, 1)
@@ -50,7 +50,7 @@ def check_networks(count: int, seed_: int = 0) -> None:
         batch=st.sampled_from((1, 2, None)),
     )
     def check(net: Graph, name: str, kernel: str, batch: int | None) -> None:
-        check_network(net, name, kernel, batch)
+        check_network(net, emulated(board(name)), kernel, batch)
 
     check()
 

@@ -26,7 +26,8 @@ def test_cycles_pools_and_readouts(kernel: str, batch: int | None) -> None:
     net = Net(4)
     x = net.neuron(net.conv(net.input((2, 6, 6)), 70), SPIKING[4])
     x = net.recurrent(net.linear(net.op("flatten", net.pool(x)), 5))
-    check_network(net.output(net.op("readout", net.linear(x, 3), mode="mean"), x), "rtx-30", kernel, batch)
+    graph = net.output(net.op("readout", net.linear(x, 3), mode="mean"), x)
+    check_network(graph, emulated(board("rtx-30")), kernel, batch)
 
 
 def test_whole_numbers_equal_the_interpreter() -> None:

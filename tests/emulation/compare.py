@@ -17,8 +17,13 @@ from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
 
 RUNNER = Path(__file__).with_name("run.py")
-#: the core of each board, by the emulator's name
-CORES = {"aarch64": "cortex-a53", "raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "cortex-a76"}
+#: the core of each board, by the emulator's name; it has no Cortex-A78AE, whose features are those of the Cortex-A76
+CORES = {
+    "aarch64": "cortex-a53",
+    "jetson-orin": "cortex-a76",
+    "raspberry-pi-4": "cortex-a72",
+    "raspberry-pi-5": "cortex-a76",
+}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def missing() -> str:
     return "" if (folder() / READY).is_file() else "not set up: PYTHONPATH=tests python -m emulation"
 
 
-def environment(core: str = CORE, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(core: str = CORE) -> dict[str, str]:
     """The variables of an emulated process: this core, this checkout on the path, TVM without its compiler."""
     return {
         **os.environ,
@@ -39,25 +39,10 @@ def environment(core: str = CORE, extra: Mapping[str, str] | None = None) -> dic
         "TVM_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
-        **(extra or {}),
     }
 
 
-def python(
-    arguments: Sequence[str | Path], core: str = CORE, extra: Mapping[str, str] | None = None, timeout: float = 600
-) -> subprocess.CompletedProcess[str]:
+def python(arguments: Sequence[str | Path], core: str = CORE, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run Python there with these arguments; output and errors are captured, a failure is left to the caller."""
     command = [str(folder() / "python"), *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment(core, extra), capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-def program(
-    path: Path, arguments: Sequence[str] = (), core: str = CORE, timeout: float = 600
-) -> subprocess.CompletedProcess[str]:
-    """Run an aarch64 program of its own, statically linked or against the C library that is set up here."""
-    command = [EMULATOR, "-L", str(folder() / "system"), str(path), *arguments]
-    return subprocess.run(
-        command, env={**os.environ, "QEMU_CPU": core}, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run(command, env=environment(core), capture_output=True, text=True, timeout=timeout, check=False)

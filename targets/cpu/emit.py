@@ -8,10 +8,9 @@ from functools import partial
 import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
-from ldsnn_compiler.interp.neuron import initial_state
+from ldsnn_compiler.interp.initial import initial
 from ldsnn_compiler.ir.graph import Node
 from ldsnn_compiler.ir.neuron import TensorRef
-from ldsnn_compiler.ir.ops.arithmetic import per_channel
 from ldsnn_compiler.targets.cpu import fused
 from ldsnn_compiler.targets.cpu.cycle import Cycle
 from ldsnn_compiler.targets.cpu.plain import op_function, tensor_function
@@ -104,13 +103,10 @@ def _code(node: Node) -> tuple[object, ...]:
 
 
 def _neuron_initial(low: Lowering, node: Node, batch: int, name: str) -> torch.Tensor:
-    like = torch.zeros((batch, *node.type.shape))
-    tensors = low.graph.tensors
-    params = {
-        k: per_channel(tensors[v.name], like.ndim - 1) if isinstance(v, TensorRef) else like.new_tensor(v)
-        for k, v in node["neuron"].params.items()
-    }
-    return initial_state(node["neuron"], params, like)[name]
+    # whole numbers as the interpreter has them
+    dtype = torch.float32 if node.type.dtype == "float32" else torch.float64
+    like = torch.zeros((batch, *node.type.shape), dtype=dtype)
+    return initial(node, low.graph.tensors, {name: like})[name]
 
 
 def add_state(low: Lowering, node: Node, variable: str, buffer: Buffer, initial: Callable[[int], torch.Tensor],
@@ -215,5 +211,5 @@ def _cycle_states(
 
 def _cycle_state(low: Lowering, node: Node, variable: str, buffer: Buffer) -> State:
     is_delay = node.op.name == "delay"
-    initial = partial(_filled, buffer, 0.0) if is_delay else partial(_neuron_initial, low, node, name=variable)
-    return add_state(low, node, variable, buffer, initial)
+    begin = partial(_filled, buffer, 0.0) if is_delay else partial(_neuron_initial, low, node, name=variable)
+    return add_state(low, node, variable, buffer, begin)

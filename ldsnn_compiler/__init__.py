@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ldsnn_compiler.files import write as write
     from ldsnn_compiler.frontend import trace as trace
     from ldsnn_compiler.frontend.conversion import convert as convert
+    from ldsnn_compiler.integers import Calibration as Calibration
+    from ldsnn_compiler.integers import calibrate as calibrate
     from ldsnn_compiler.interp.module import Interpreter as Interpreter
     from ldsnn_compiler.interp.work import count_work as count_work
     from ldsnn_compiler.ir.graph import Graph as Graph
@@ -35,11 +37,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Binning",
+    "Calibration",
     "Compiled",
     "EventStream",
     "Graph",
     "Interpreter",
     "Schedule",
+    "calibrate",
     "compile",
     "connect",
     "convert",
@@ -56,12 +60,14 @@ __all__ = [
 
 #: public name -> (module, attribute); loaded on first use, so that the command line starts fast
 _PUBLIC = {
+    "Calibration": ("integers", "Calibration"),
     "Binning": ("events", "Binning"),
     "Compiled": ("runtime", "Compiled"),
     "EventStream": ("events", "EventStream"),
     "Graph": ("ir.graph", "Graph"),
     "Interpreter": ("interp.module", "Interpreter"),
     "Schedule": ("schedule", "Schedule"),
+    "calibrate": ("integers", "calibrate"),
     "compile": ("driver", "compile"),
     "connect": ("runtime.remote", "connect"),
     "convert": ("frontend.conversion", "convert"),

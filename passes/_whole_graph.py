@@ -21,12 +21,17 @@ from ldsnn_compiler.passes._whole_neurons import WholeNeuron, whole_neuron
 
 @dataclass(frozen=True)
 class Numbers:
-    """How fine the whole numbers are."""
+    """How fine the whole numbers are; ``fractions``: binary places by neuron, before ``fraction``."""
 
     weight_bits: int = 8
     input_bits: int = 8
     per_channel: bool = True
     fraction: int | None = None
+    fractions: Mapping[str, int] = field(default_factory=dict)
+
+    def places(self, node: Node) -> int | None:
+        """Binary places of a neuron's ratios, None where nothing is said."""
+        return self.fractions.get(node.name, self.fraction)
 
     @property
     def qmax(self) -> int:
@@ -263,7 +268,7 @@ class _Rewrite:
 
     def _whole_neuron(self, node: Node) -> WholeNeuron:
         if node.name not in self.neurons:
-            self.neurons[node.name] = whole_neuron(self.old, node, self._fed(node), self.numbers.fraction)
+            self.neurons[node.name] = whole_neuron(self.old, node, self._fed(node), self.numbers.places(node))
         return self.neurons[node.name]
 
     def _fed(self, node: Node) -> Scale:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import ceil, log2
+from math import ceil, floor, log2
 
 import torch
 
 from ldsnn_compiler.errors import LdsnnError
-from ldsnn_compiler.ir.fixed import CHARGE, charge_constants, has_ratios, roles, rounded
+from ldsnn_compiler.ir.bounds import INT32, Bounds
+from ldsnn_compiler.ir.fixed import CHARGE, RATIO, charge_constants, has_ratios, roles
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.passes._scales import Scale, aligned, refuse
 
-FINEST = 15
-"""Binary places of a ratio, at most."""
+FINEST, MOST_PLACES, LEAST_PLACES = 15, 23, 6
+"""Binary places of a ratio: as a rule, where a slow decay needs more, and where products are to fit int32."""
 LEAST = {False: 2**6, True: 2**11}
 """What a threshold is at least in whole numbers: without ratios, and with, where the leak of small charges rounds."""
 MOST = 2.0**30
@@ -61,17 +62,39 @@ def undivided(graph: Graph, neuron: Neuron) -> Neuron:
 def _scaled(graph: Graph, node: Node, neuron: Neuron, scale: Scale, fraction: int | None) -> WholeNeuron:
     kinds, given = roles(neuron.program), _numbers(graph, neuron)
     with_ratios = has_ratios(neuron.program)
-    places = 0 if not with_ratios else fraction or FINEST
+    ratios = {k: given[k] for k, kind in kinds.items() if kind != CHARGE}
+    places = 0 if not with_ratios else fraction or max(FINEST, least_places(ratios.values()))
     charges = {k: aligned(given[k], 1.0 / scale, node.type.shape) for k, kind in kinds.items() if kind == CHARGE}
     guard = _guard(charges, with_ratios)
     plain = neuron.with_(None, spike_value=1.0) if "spike_value" in neuron.family.params else neuron
     made = replace(plain, fraction=places, guard=guard)
     made.program  # noqa: B018  (refuses what has no whole-number form)
     settings = {k: _whole(k, v * 2**guard) for k, v in charges.items()}
-    for name, kind in kinds.items():
-        if kind != CHARGE:
-            settings[name] = given[name].apply_(lambda v: rounded(v, places))
+    settings |= {k: torch.floor(v * 2.0**places + 0.5) / 2.0**places for k, v in ratios.items()}
     return WholeNeuron(made, settings, frozenset(charges))
+
+
+def least_places(ratios: Iterable[torch.Tensor]) -> int:
+    """Binary places that ratios need: each, and its distance to 1, which is what leaks, to within one in 32."""
+    sizes = [d.abs() for r in ratios for d in (r.double(), 1.0 - r.double())]
+    smallest = min((float(d[d > 0].min()) for d in sizes if bool((d > 0).any())), default=1.0)
+    return min(MOST_PLACES, max(LEAST_PLACES, 4 - floor(log2(smallest))))
+
+
+def fewer_places(graph: Graph, known: Bounds) -> dict[str, int]:
+    """Fractions of the neurons of a whole-number graph whose products need more than int32, as far as fewer do."""
+    found: dict[str, int] = {}
+    for node in graph.of("neuron"):
+        neuron: Neuron = node["neuron"]
+        excess = log2(max(1.0, known.neuron(node).product) / INT32) if neuron.fraction else 0.0
+        if excess <= 0:
+            continue
+        kinds = roles(replace(neuron, fraction=None, guard=0).program)
+        ratios = [v for k, v in _numbers(graph, neuron).items() if kinds.get(k) == RATIO]
+        fewer = (neuron.fraction or 0) - floor(excess) - 1
+        if fewer >= least_places(ratios):
+            found[node.name] = fewer
+    return found
 
 
 def _numbers(graph: Graph, neuron: Neuron) -> dict[str, torch.Tensor]:

@@ -35,9 +35,10 @@ from typing import Any, ClassVar
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.integers import Calibration
-from ldsnn_compiler.ir.bounds import overflows
+from ldsnn_compiler.ir.bounds import Bounds, overflows
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.passes._whole_graph import Numbers, whole_graph
+from ldsnn_compiler.passes._whole_neurons import fewer_places
 from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
 
@@ -50,8 +51,8 @@ INPUT_BITS = range(2, 17)
 class Quantize(Pass):
     """Whole numbers from here on; ``calibration`` is a file of input ranges, or the JSON text of one.
 
-    ``per``: ``channel`` or ``layer``, what has a scale of its own. ``fraction``: binary places of decays; by default as
-    many as products in int32 leave room for, at most 15.
+    ``per``: ``channel`` or ``layer``, what has a scale of its own. ``fraction``: binary places of decays; by default
+    15, fewer where products then fit int32, more for slow decays.
     """
 
     name: ClassVar[str] = "quantize"
@@ -72,8 +73,11 @@ class Quantize(Pass):
         calibration = Calibration() if self.calibration is None else Calibration.open(self.calibration)
         numbers = Numbers(self.weight_bits, self.input_bits, self.per == "channel", self.fraction)
         made = whole_graph(graph, numbers, calibration)
-        if problems := overflows(made):
+        bounds = Bounds(made)
+        if problems := overflows(made, bounds):
             raise LdsnnError(problems)
+        if self.fraction is None and (fewer := fewer_places(made, bounds)):
+            made = whole_graph(graph, replace(numbers, fractions=fewer), calibration)
         graph.become(made)
         return True
 

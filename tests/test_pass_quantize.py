@@ -126,6 +126,21 @@ def test_fine_numbers_come_close_to_real_ones(cell: Neuron) -> None:
         assert (real[1] - whole[1]).abs().max() < 2e-3 * real[1].abs().max()
 
 
+def test_ratios_have_the_places_that_they_need() -> None:
+    fractions = {}
+    for beta in (0.9, 0.999, 0.5):
+        graph = scheduled(one_neuron(neuron("leaky", beta=beta)))
+        whole = quantized(graph, inputs_of(graph))
+        (node,) = whole.of("neuron")
+        fractions[beta] = node["neuron"].fraction
+        assert (Bounds(whole).neuron(node).product < 2**31) == (beta < 0.99)
+        assert abs(node["neuron"].params["beta"] - beta) < (1 - beta) / 32
+        assert (run(graph, inputs_of(graph))[0] != run(whole, inputs_of(graph))[0]).float().mean() < 0.05
+    assert fractions[0.5] <= fractions[0.9] < fractions[0.999] == 15
+    graph = scheduled(one_neuron(neuron("leaky", beta=0.9)))
+    assert quantized(graph, inputs_of(graph), fraction=4).of("neuron")[0]["neuron"].params["beta"] == 14 / 16
+
+
 def test_substeps_are_summed() -> None:
     net = Net(16)
     y = net.resample(net.conv(net.input((2, 6, 6)), 4), 4)

@@ -102,7 +102,8 @@ class LatencyModel:
         from ldsnn_compiler.driver import compile
 
         modelled = sum(self.latencies(graph, work).values())
-        compiled = compile(graph, target=self._engine.board, pipeline=PLACE, batch=1, density=_densities(work))
+        machine, densities = self._engine.board, _densities(work)
+        compiled = compile(graph, target=machine, pipeline=PLACE, batch=1, density=densities, tuned=False)
         measured = []
         for sample in samples.split(1, dim=1):
             function, arguments = compiled.bound(sample)

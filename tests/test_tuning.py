@@ -22,6 +22,7 @@ from tuning_worker import TRIALS, MadeUp, compiled, network, relative
 from ldsnn_compiler.bench.run import Settings, bench
 from ldsnn_compiler.driver import compile
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.runtime import load
 from ldsnn_compiler.targets.boards import Board, board
@@ -252,3 +253,15 @@ def test_a_benchmark_may_tune_our_rows_first(tmp_path: Path, monkeypatch: pytest
     database = Database()
     assert report.details["tuned_regions"].keys() == {"ldsnn"} and database.path.exists()
     assert database.size() > 0
+
+
+def test_whole_numbers_stay_the_same_too() -> None:
+    graph = network()
+    given = inputs_of(graph, 4)
+    net = compiled(numerics="int", calibration=calibrate(graph, *given))
+    bench = DeviceBench(net, lambda loaded, cold: 1.0)
+    found = regions(net.graph, net.settings.board, "run")
+    assert any(r.spec.accumulator != "float32" for r in found)
+    for one in found:
+        tried = list(Space(one.spec, CACHE).neighbours(one.spec.tuning))
+        assert [bench.compare(one, each, 1).wrong for each in (tried[0], tried[-1])] == ["", ""]

@@ -16,7 +16,7 @@ The maths: a layer that walks spikes costs ``reads * density * (find + rows)``, 
 ``reads * channels`` (see ``ldsnn_compiler.targets.cost``); the density of a layer's input is measured, or guessed for
 neurons and followed through pools (a window of n is silent with probability ``(1 - d)**n``). Bounded events travel in
 bits (bit planes for counts) where their producer can write them and a consumer reads them; where the others read
-numbers, those are unpacked once.
+numbers, those are unpacked once. Counts that only dense kernels of whole numbers read travel in bytes.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Chooser:
         is_small = signal.is_bounded and signal.planes <= MOST_PLANES
         if not is_small or node.name in self.cyclic or not self._writes_bits(node):
             return "dense"
-        if not any(self._reads_bits(user) for user, _ in self.graph.uses(node.result)):
+        if not any(self._reads_bits(user, node) for user, _ in self.graph.uses(node.result)):
             return "dense"
         return "bits" if signal.levels == 1 else "planes"
 
@@ -155,16 +155,19 @@ class _Chooser:
         source = node.operands[0].node if node.op.name in POOLS else None
         return source is not None and pools_on_bits(node) and self._form(source) != "dense"
 
-    def _reads_bits(self, user: Node) -> bool:
-        """Directly, or through ops that fusion will absorb."""
+    def _reads_bits(self, user: Node, source: Node) -> bool:
+        """Directly, or through ops that fusion will absorb. Of a neuron's whole numbers dense kernels rather read
+        bytes."""
         if user.name in self.cyclic:
             return False
+        in_bytes = source.op.name == "neuron" and source.type.dtype != "float32" and self.board.gpu is None
         if user.op.name in SYNAPSES:
-            return fusible(user)
+            return fusible(user) and not (in_bytes and self._synapse_kernel(user) == "dense")
         if user.op.name in POOLS:
             return pools_on_bits(user)
         if user.op.name in ("resample", "flatten", "add", "readout") or scales_whole(self.graph, user):
-            return any(self._reads_bits(u) or u.op.name == "neuron" for u, _ in self.graph.uses(user.result))
+            users = [u for u, _ in self.graph.uses(user.result)]
+            return any(self._reads_bits(u, source) or (u.op.name == "neuron" and not in_bytes) for u in users)
         return False
 
     def density(self, node: Node) -> float:

@@ -109,8 +109,8 @@ def test_our_rows_give_the_reference_spikes_exactly_on_dyadic_weights(dyadic: Ne
 def test_rows_of_whole_numbers_give_the_interpreters_spikes(tiny: Network, row: str) -> None:
     peer = our_peer(tiny, 1, row)
     found = exact_summary(peer.record(), peer.expected(), tiny, logits(tiny, tiny.spikes[-1]))
-    assert found["identical"] and 0 < found["moved_by_quantization"] < 0.2 * found["spikes"]
-    assert set(peer.extra["integers"]["weight_bits"].values()) == {8}
+    assert found["identical"] and 0 < found["moved_by_quantization"] < 0.5 * found["spikes"]
+    assert peer.extra["integers"]["weight_bits"] == 8 and len(peer.extra["integers"]["layers"]) == 4
     spikes, scores = peer.expected()
     spikes[0][0, 0, 0, 0, 0] = 1 - spikes[0][0, 0, 0, 0, 0]
     found = exact_summary(peer.record(), (spikes, scores), tiny, scores)

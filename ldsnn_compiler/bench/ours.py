@@ -17,17 +17,15 @@ from ldsnn_compiler.frontend import trace
 from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.interp.work import count_work
-from ldsnn_compiler.ir.bounds import INT16, Bounds
 from ldsnn_compiler.ir.graph import Graph, Value
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.ir.types import Stream
+from ldsnn_compiler.proofs import layer_proofs
 from ldsnn_compiler.runtime import Compiled
+from ldsnn_compiler.targets.cpu.kernels import RegionSpec
 from ldsnn_compiler.tuning.tune import tune
 
 DENSE_PIPELINE = DEFAULT_PIPELINE.replace("select-kernels", "select-kernels{kernel=dense}")
-
-
-SYNAPSES = ("conv1d", "conv2d", "linear")
 
 
 @dataclass(frozen=True)
@@ -81,18 +79,22 @@ def our_peer(network: Network, threads: int, name: str = "ldsnn", trials: int = 
     extra = {"compile_seconds": seconds, "work": work.totals(), "graph": compiled.graph}
     extra["tuned_regions"] = len(compiled.settings.tunings)
     if kind.numerics == "int":
-        extra["integers"] = whole_numbers(compiled.graph)
+        extra["integers"] = whole_numbers(compiled)
     exact = interpreted if kind.numerics == "int" else None
     return Peer(name, run, record, f"batch {len(images)}, {threads} threads, {kind.numerics}", extra, exact)
 
 
-def whole_numbers(graph: Graph) -> dict[str, Any]:
-    """Bits of the weights of a whole-number graph by layer, and the share of its layers whose currents provably fit
-    int16."""
-    bounds, layers = Bounds(graph), [node for op in SYNAPSES for node in graph.of(op)]
-    bits = {node.path or node.name: 8 * graph.tensors[node["weight"].name].element_size() for node in layers}
-    narrow = {node.path or node.name: bounds.value(node.result).peak < INT16 for node in layers}
-    return {"weight_bits": bits, "current_fits_int16": narrow, "int16_share": sum(narrow.values()) / len(narrow)}
+def whole_numbers(compiled: Compiled) -> dict[str, Any]:
+    """Of a network in whole numbers: bits that its weights use, the share of its layers whose kernels add up in int16
+    (as a whole, or in parts that are proved to fit), and what is proved of each layer."""
+    specs = [k.key for k in compiled.plans["run"].kernels if isinstance(k.key, RegionSpec)]
+    sums = [spec.sums(source)[0] for spec in specs for source in spec.sources if source.kind == "conv"]
+    proofs = layer_proofs(compiled.graph)
+    return {
+        "weight_bits": max(proof.used_bits for proof in proofs),
+        "int16_share": sums.count("int16") / len(sums),
+        "layers": [proof.to_json() for proof in proofs],
+    }
 
 
 def _compile(graph: Graph, network: Network, threads: int, kind: Kind) -> Compiled:

@@ -121,5 +121,4 @@ def _compared(data: dict[str, Any]) -> list[str]:
 
 
 def _whole(found: dict[str, Any]) -> str:
-    bits = " and ".join(str(b) for b in sorted(set(found["weight_bits"].values())))
-    return f"weights of {bits} bits, currents within int16 in {found['int16_share']:.0%} of the layers"
+    return f"weights of {found['weight_bits']} bits, sums in int16 in {found['int16_share']:.0%} of the layers"

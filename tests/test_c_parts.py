@@ -13,7 +13,7 @@ from ldsnn_compiler.targets import board
 from ldsnn_compiler.targets.c.elf import read_object
 from ldsnn_compiler.targets.c.memory import ALIGNMENT, Lifetime, aligned, arena
 from ldsnn_compiler.targets.c.objects import compile_functions
-from ldsnn_compiler.targets.c.weights import MAGIC, Weights, exactly, filled_with
+from ldsnn_compiler.targets.c.weights import MAGIC, Weights, exactly, repeated_row
 from ldsnn_compiler.targets.plan import BATCH, Buffer
 
 lives = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 9), st.integers(0, 4)), max_size=12)
@@ -65,10 +65,12 @@ def test_arguments_keep_their_numbers() -> None:
     assert exactly(torch.zeros(4, 2), Buffer((BATCH, 2)), "v", 4).shape == (4, 2)
 
 
-def test_equal_bits() -> None:
-    assert filled_with(np.full((2, 2), 0.5, np.float32)) == 0x3F000000
-    assert filled_with(np.array([0.0, -0.0], np.float32)) is None
-    assert filled_with(np.zeros(3, np.int64)) is None
+def test_initial_states_that_repeat_are_kept_once() -> None:
+    row = np.array([1, 2, 3], np.int32)
+    assert repeated_row(np.broadcast_to(row, (1, 4, 3))).tolist() == [1, 2, 3]
+    other = np.stack([row, row + 1])
+    assert repeated_row(other).shape == (2, 3)
+    assert repeated_row(np.zeros((2, 1), np.float32)).tolist() == [0]
 
 
 def test_only_objects_of_64_bit_elf_are_read() -> None:

@@ -161,7 +161,7 @@ def _values(net: Network) -> dict[str, Any]:
         "granule": net.graph.granule,
         "identity": [f"0x{byte:02x}" for byte in net.weights_file()[: net.weights.identity_size]],
         "prototypes": {c.symbol: (c.reads, len(c.arguments) - c.reads) for c in every}.items(),
-        "fills": any(held.bits for held in net.state),
+        "repeats": any(held.initial is not None for held in net.state),
         "reads_weights": {n: any(a.startswith("weights +") for c in e for a in c.arguments) for n, e in calls.items()},
         "declarations": ", ".join(f"{const}{port.c_type} *{port.parameter}" for port, const in ports),
         "arguments": ", ".join(port.parameter for port, _ in ports),

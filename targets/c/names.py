@@ -13,7 +13,7 @@ _TAKEN = (
     "default delete do double else enum explicit export extern false float for friend goto if inline int long mutable "
     "namespace new noexcept not nullptr operator or private protected public register requires restrict return short "
     "signed sizeof static struct switch template this throw true try typedef typeid typename union unsigned using "
-    "virtual void volatile wchar_t while xor main context weights identity fill inputs outputs state saved argc argv "
+    "virtual void volatile wchar_t while xor main context weights identity repeat inputs outputs state saved argc argv "
     "memcmp memcpy memset printf fprintf fopen fclose fread fwrite stderr"
 )
 #: files of these names would hide the standard's headers, or the bundle's own main.c

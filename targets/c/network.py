@@ -18,7 +18,7 @@ from ldsnn_compiler.targets.c.memory import ALIGNMENT, aligned
 from ldsnn_compiler.targets.c.names import made_name, network_name, parameters
 from ldsnn_compiler.targets.c.objects import Objects, compile_functions
 from ldsnn_compiler.targets.c.program import Assembly, Entry
-from ldsnn_compiler.targets.c.weights import IDENTITY_BYTES, Array, Weights, exactly, filled_with
+from ldsnn_compiler.targets.c.weights import IDENTITY_BYTES, Array, Weights, exactly, repeated_row
 from ldsnn_compiler.targets.plan import Buffer, Kernel, Plan
 
 #: bytes of the context in front of the state: the pointer to the weights and two counters, padded
@@ -55,8 +55,8 @@ class Port:
 class Slot:
     """The place of a state variable in the context: bytes from ``offset`` of the state, and what it is at first.
 
-    That is every number having these ``bits``, or, where they differ (None), a copy from ``initial`` in the weights.
-    ``buffer`` is its name in the plan.
+    That is ``row`` bytes at ``initial`` in the weights, the channels of a pixel or all of it, as often as they fit, or
+    (None) zeros. ``buffer`` is its name in the plan.
     """
 
     node: str
@@ -66,8 +66,8 @@ class Slot:
     buffer: str
     offset: int
     size: int
-    bits: int | None
-    initial: int
+    initial: int | None
+    row: int
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ def _state(step: Plan, weights: Weights, batch: int) -> tuple[tuple[Slot, ...], 
     for each in step.states:
         buffer, where = step.buffers[each.before], f"{each.node}.{each.variable}"
         value = exactly(each.pack(each.initial(batch)), buffer, where, batch)
-        bits = filled_with(value)
-        initial = weights.add(f"initial {where}", partial(_same, value)) if bits is None else 0
+        row = repeated_row(value)
+        initial = weights.add(f"initial {where}", partial(_same, row)) if any(row.tobytes()) else None
         place = (each.before, end, value.nbytes)
-        found.append(Slot(each.node, each.variable, buffer.dtype, value.shape, *place, bits, initial))
+        found.append(Slot(each.node, each.variable, buffer.dtype, value.shape, *place, initial, row.nbytes))
         end += aligned(value.nbytes)
     return tuple(found), end
 

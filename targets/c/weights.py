@@ -69,9 +69,7 @@ def exactly(value: torch.Tensor, buffer: Buffer, name: str, batch: int = 1) -> A
     return found
 
 
-def filled_with(array: Array) -> int | None:
-    """The bits that all numbers of an array have, or None where they differ or are not of 32 bits."""
-    if array.itemsize != 4:
-        return None
-    bits = np.unique(np.ascontiguousarray(array).view(np.uint32))
-    return int(bits[0]) if bits.size == 1 else None
+def repeated_row(array: Array) -> Array:
+    """The row of the last axis that all rows equal, bit for bit; the whole array where they differ."""
+    rows = np.ascontiguousarray(array).reshape(-1, array.shape[-1] if array.ndim else 1)
+    return rows[0] if all(row.tobytes() == rows[0].tobytes() for row in rows) else array

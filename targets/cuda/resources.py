@@ -110,7 +110,8 @@ def _attributes(info: bytes) -> Iterator[tuple[int, int, int]]:
         if form != 4:
             continue
         if value == 8:
-            yield kind, *struct.unpack_from("<II", info, at)
+            number, count = struct.unpack_from("<II", info, at)
+            yield kind, number, count
         at += value
 
 

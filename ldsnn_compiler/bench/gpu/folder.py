@@ -64,7 +64,8 @@ class Folder:
         path.mkdir(parents=True, exist_ok=True)
         for name, content in self.libraries.items():
             (path / name).write_bytes(content)
-        np.savez_compressed(path / ARRAYS, **self.arrays)  # type: ignore[arg-type]
+        stored: dict[str, Any] = dict(self.arrays)
+        np.savez_compressed(path / ARRAYS, **stored)
         index = {k: getattr(self, k) for k in ("target", "network", "timesteps", "density", "model", "about")}
         index["entries"] = [asdict(entry) for entry in self.entries]
         (path / INDEX).write_text(json.dumps(index, indent=1) + "\n")

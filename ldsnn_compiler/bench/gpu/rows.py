@@ -6,12 +6,13 @@ nothing. A batch is one image repeated, so that every sample has the densities t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.dlpack import from_dlpack
 
 from ldsnn_compiler.bench.gpu.folder import Entry, Folder
 from ldsnn_compiler.bench.modules import TorchNet, relu_module, spikingjelly_module
@@ -42,19 +43,16 @@ class GpuRow:
 
 def ours(folder: Folder) -> list[GpuRow]:
     """A row for every variant that was prepared."""
-    entries = [e for e in folder.entries if not e.probed]
-    first = {e.name: e for e in reversed(entries)}
-    by_size = {(e.name, e.batch): e for e in entries}
-    return [
-        GpuRow(
-            name,
-            lambda batch, name=name: _bound(folder, by_size[name, batch]),  # type: ignore[misc]
-            first[name].timesteps,
-            torch.from_numpy(folder.arrays[first[name].expected]),
-            first[name].note,
-        )
-        for name in dict.fromkeys(e.name for e in entries)
-    ]
+    by_name: dict[str, dict[int, Entry]] = {}
+    for entry in folder.entries:
+        if not entry.probed:
+            by_name.setdefault(entry.name, {})[entry.batch] = entry
+    found = []
+    for name, entries in by_name.items():
+        first = next(iter(entries.values()))
+        expected = torch.from_numpy(folder.arrays[first.expected])
+        found.append(GpuRow(name, partial(_bound, folder, entries), first.timesteps, expected, first.note))
+    return found
 
 
 def light(folder: Folder, entry: Entry) -> Light:
@@ -70,9 +68,9 @@ def images(folder: Folder, batch: int) -> Tensor:
     return image.expand(batch, *image.shape[1:]).contiguous()
 
 
-def _bound(folder: Folder, entry: Entry) -> Run:
-    function, arguments = light(folder, entry).bound(images(folder, entry.batch).numpy())
-    return lambda: torch.from_dlpack(function(*arguments)[0])[0]
+def _bound(folder: Folder, entries: Mapping[int, Entry], batch: int) -> Run:
+    function, arguments = light(folder, entries[batch]).bound(images(folder, batch).numpy())
+    return lambda: from_dlpack(function(*arguments)[0])[0]
 
 
 def theirs(network: Network) -> list[GpuRow]:
@@ -115,7 +113,7 @@ def _module(
     x = _repeated(network, batch).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
     called = torch.compile(module, mode="reduce-overhead", dynamic=False) if compiled else module
-    return lambda: called(x)  # type: ignore[no-any-return]
+    return lambda: called(x)
 
 
 def _repeated(network: Network, batch: int) -> Tensor:

@@ -8,6 +8,7 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ldsnn_compiler.ir.neuron import Neuron
+from ldsnn_compiler.ir.program import Expr as ProgramExpr
 from ldsnn_compiler.targets.cpu.kernels import tir
 from ldsnn_compiler.targets.cpu.kernels.fixed import FixedEmitter
 from ldsnn_compiler.targets.cpu.kernels.neuron import Emitter, Env, Value
@@ -76,8 +77,8 @@ class _Scan:
             for name, held in self.state.items():
                 tir.store(buffers[f"{name}_out"], held[0], *place)
 
-    def _number(self, expr: object, env: Env) -> Expr:
-        return self.emitter.number(self.emitter.emit(expr, env))  # type: ignore[arg-type]
+    def _number(self, expr: ProgramExpr, env: Env) -> Expr:
+        return self.emitter.number(self.emitter.emit(expr, env))
 
     def _parameters(self, at: _Neuron) -> Env:
         spec, env, places = self.block.spec, Env(), dict(self.block.spec.ratios)

@@ -39,6 +39,26 @@ def test_every_form_becomes_every_other(channels: int, planes: int, unit: float,
         assert (run(function, values[source], wanted.shape, str(wanted.dtype)) == wanted).all(), (source, target)
 
 
+@pytest.mark.parametrize(("channels", "planes"), [(10, 5), (130, 9)])
+def test_whole_numbers_in_every_form(channels: int, planes: int) -> None:
+    """int32 for the user, bytes in dense form where the counts fit them."""
+    counts = np.random.default_rng(0).integers(0, 2**planes, (2, 3, 6, channels)).astype(np.int32)
+    type = Stream(3, Fraction(1), (channels, 2, 3), "int32", Signal(2**planes - 1))
+    values = {
+        forms.CANONICAL: channels_first(torch.from_numpy(counts), (2, 3)).numpy(),
+        forms.DENSE: counts.astype(np.uint8 if planes <= 8 else np.int32),
+        forms.BITS: to_wide_bits(counts, planes),
+    }
+    for source, target in permutations(values, 2):
+        function, wanted = forms.conversion(type, 3, source, target).build(2), values[target]
+        assert (run(function, values[source], wanted.shape, str(wanted.dtype)) == wanted).all(), (source, target)
+
+
+def to_wide_bits(counts: np.ndarray, planes: int) -> np.ndarray:
+    """:func:`to_bits` of more than 8 planes."""
+    return np.concatenate([to_bits((counts >> k) & 1, 1) for k in range(planes)], axis=2)
+
+
 @pytest.mark.parametrize(
     ("space", "kernel", "stride", "padding"),
     [((4, 4), (2, 2), (2, 2), (0, 0)), ((7, 5), (3, 3), (2, 2), (1, 1)), ((1, 9), (1, 3), (1, 3), (0, 0))],

@@ -17,6 +17,8 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import Neuron, neuron
 from ldsnn_compiler.runtime.compiled import Compiled
 from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
+from ldsnn_compiler.targets import boards
+from ldsnn_compiler.targets.cost import Synapses
 
 few = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 
@@ -102,3 +104,13 @@ def test_state_is_whole() -> None:
     values = [v for variables in network.state.values() for v in variables.values()]
     assert values
     assert all(torch.equal(v, v.round()) for v in values)
+
+
+def test_whole_numbers_have_costs_of_their_own() -> None:
+    """Rows of int16 are never dearer, products are cheaper where they are taken several at a time."""
+    for board in boards().values():
+        real, whole = Synapses(576, 64), Synapses(576, 64, whole=True)
+        assert whole.event_ns(board, 0.1) <= real.event_ns(board, 0.1), board.name
+        assert whole.dense_ns(board) <= real.dense_ns(board), board.name
+        if board.has("avx512vnni") or board.has("dotprod"):
+            assert whole.dense_ns(board) <= real.dense_ns(board) / 2, board.name

@@ -134,7 +134,7 @@ class Scales:
             return one(signal.unit)
         unit = neuron.params["spike_value"]
         stored: Scale = one(unit) if isinstance(unit, float) else self.graph.tensors[unit.name].double()
-        return stored / neuron.substeps
+        return stored / float(neuron.substeps)
 
     def _of_concat(self, node: Node) -> Scale:
         parts = [self.of(o) for o in node.operands]

@@ -273,14 +273,15 @@ class _Rewrite:
 
     def _fed(self, node: Node) -> Scale:
         """The scale of a neuron's current."""
-        scale = self.scales.of(node.operands[0]) if len(node.operands) == 1 else self.scales.group(node)[node.name]
+        is_alone = len(node.operands) == 1
+        scale: Scale = self.scales.of(node.operands[0]) if is_alone else self.scales.group(node)[node.name]
         if bool((scale <= 0).any()):
             raise refuse(node, "is fed by numbers whose scale is not positive")
         return scale
 
     def _inner(self, node: Node) -> Scale:
         """The scale of a neuron's charges."""
-        return self._fed(node) / 2 ** self._whole_neuron(node).neuron.guard
+        return self._fed(node) / float(2 ** self._whole_neuron(node).neuron.guard)
 
     def output(self, node: Node) -> None:
         """Real numbers again, unless it hands on an input."""

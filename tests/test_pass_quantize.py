@@ -10,7 +10,9 @@ import pytest
 import torch
 from graphs import Net, inputs_of, networks, run
 from hypothesis import HealthCheck, Phase, given, settings
+from target_harness import check
 
+from ldsnn_compiler.driver import compile
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.integers import Calibration, Range, calibrate
 from ldsnn_compiler.interp.module import Interpreter
@@ -22,6 +24,7 @@ from ldsnn_compiler.ir.text import graph_text
 from ldsnn_compiler.ir.types import Signal, Stream
 from ldsnn_compiler.passes.quantize import Quantize
 from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.runtime import load
 
 BEFORE = (
     "canonicalize,fold-batchnorm,fold-scale,assign-timesteps,"
@@ -283,3 +286,34 @@ def test_a_calibration_that_cannot_be_read_says_why(text: str, said: str) -> Non
     with pytest.raises(LdsnnError) as caught:
         Calibration.parse(text)
     assert said in str(caught.value)
+
+
+# ---- compiled
+
+
+def test_every_family_is_compiled_to_the_same_bits(tmp_path: Path) -> None:
+    """One network with a layer of each, spikes, membranes and state; and what a bundle of it holds."""
+    net = Net(4)
+    x, ends = net.input((2, 4, 4)), []
+    for cell in (*NEURONS, neuron("li", beta=0.9)):
+        spikes = net.neuron(net.conv(x, 3), cell, membrane=True)
+        ends += [spikes, spikes.node.results[1]]
+    graph = net.output(*ends)
+    found = check(graph, numerics="int", calibration=calibrate(graph, *inputs_of(graph)))
+    found.save(tmp_path / "net.ldsnn")
+    loaded = load(tmp_path / "net.ldsnn")
+    data = inputs_of(graph)
+    assert loaded.settings.numerics == "int" and loaded.graph.tensors["conv2d.weight"].dtype == torch.int8
+    for a, b in zip(found.run(*data), loaded.run(*data), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_options_that_nothing_takes_are_errors() -> None:
+    net = Net(4)
+    graph = net.output(net.neuron(net.conv(net.input((1, 4, 4)), 2)))
+    with pytest.raises(LdsnnError, match="weight_bits: needs numerics int"):
+        compile(graph, weight_bits=4)
+    with pytest.raises(LdsnnError, match="no pass of the pipeline makes whole numbers"):
+        compile(graph, numerics="int", pipeline="canonicalize,assign-timesteps")
+    with pytest.raises(LdsnnError, match="asks for fp32 of whole numbers"):
+        compile(quantized(scheduled(graph), inputs_of(graph)), numerics="fp32")

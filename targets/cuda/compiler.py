@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,13 +62,13 @@ def lowest(architectures: Sequence[str]) -> str:
     return min(architectures, key=lambda arch: int(arch.removeprefix("sm_")))
 
 
-@cache
+@lru_cache(maxsize=16)
 def cubin(source: str, arch: str) -> bytes:
     """Machine code for one architecture: an ELF file."""
     return _compiled(source, arch, "CUBIN")
 
 
-@cache
+@lru_cache(maxsize=16)
 def ptx(source: str, arch: str) -> bytes:
     """PTX for one architecture and all that come after it."""
     return _compiled(source, arch, "PTX")

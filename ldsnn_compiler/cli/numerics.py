@@ -50,11 +50,13 @@ class NumericsOptions:
     calibration: Path | None = None
     weight_bits: int | None = None
 
+    def __post_init__(self) -> None:
+        given = {"--calibration": self.calibration, "--weight-bits": self.weight_bits}
+        if self.numerics != "int" and (wrong := [name for name, value in given.items() if value is not None]):
+            raise LdsnnError([Problem("needs --numerics int", where=name) for name in wrong])
+
     def arguments(self, graph: Graph, data: Samples | None) -> dict[str, Any]:
         """What ``compile`` takes: ranges of real inputs come from the file or else from the data."""
-        if self.numerics != "int" and (self.calibration is not None or self.weight_bits is not None):
-            given = {"--calibration": self.calibration, "--weight-bits": self.weight_bits}
-            raise LdsnnError([Problem("needs --numerics int", where=k) for k, v in given.items() if v is not None])
         found: dict[str, Any] = {"numerics": self.numerics, "calibration": self.calibration}
         if self.numerics == "int" and self.calibration is None and data is not None and graph.numerics != "int":
             found["calibration"] = seen(graph, data)

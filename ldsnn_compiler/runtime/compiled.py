@@ -12,7 +12,7 @@ import torch
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.runtime import data
-from ldsnn_compiler.runtime.device import Device, Host
+from ldsnn_compiler.runtime.device import Device, here
 from ldsnn_compiler.runtime.interface import Interface, Port
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.network import Network
@@ -60,7 +60,7 @@ class Compiled(Streaming, Network[torch.Tensor]):
     ) -> None:
         """Bundles and the driver call this. Code for another machine can be saved, and run there (:meth:`on`)."""
         self.graph, self.settings, self.library = graph, settings, library
-        self.device: Device = device or Host()
+        self.device: Device = device or here(settings.board)
         self.report: dict[str, Any] = dict(report or {})
         self.plans: dict[str, Plan] = {entry: plan(graph, settings.board, entry, settings.tunings) for entry in ENTRIES}
         self.interface, self.batch = Interface.of(graph, self.plans), settings.batch

@@ -23,6 +23,9 @@ COARSER = 8
 """Layers whose scales differ by more than this do not share one."""
 EXACT = 1 << 10
 """Steps of the largest number where streams without weights meet."""
+FAINTEST = 2.0**-14
+"""Least scale of a channel, as a share of its layer's largest: trained networks have channels whose weights all but
+vanished, and in units of those a threshold or bias is beyond int32."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,8 @@ class Scales:
         return sizes.max() / EXACT
 
     def _asked(self, node: Node | None) -> Scale:
-        """A layer's largest weight as ``qmax``, per output channel; of a layer without weights its largest bias."""
+        """A layer's largest weight as ``qmax``, per output channel, but no fainter than :data:`FAINTEST`; of a layer
+        without weights its largest bias."""
         assert node is not None
         if node.op.name == "constant":
             largest = self.graph.tensors[node["value"].name].double().abs().max()
@@ -281,6 +285,7 @@ class Scales:
             largest = torch.where(largest == 0, bias.abs(), largest)
         known = largest[largest > 0]
         largest = torch.where(largest == 0, known.min() if len(known) else one(1.0), largest)
+        largest = largest.clamp(min=largest.max() * FAINTEST)
         is_first_axis = node.op.name != "linear" or len(node.type.shape) == 1
         return (largest if self.per_channel and is_first_axis else largest.max()) / self.qmax
 

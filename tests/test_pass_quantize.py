@@ -12,6 +12,8 @@ from graphs import Net, inputs_of, networks, run
 from hypothesis import HealthCheck, Phase, given, settings
 from target_harness import check
 
+from ldsnn_compiler.bench.network import build
+from ldsnn_compiler.bench.ours import built
 from ldsnn_compiler.driver import compile
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.integers import Calibration, Range, calibrate
@@ -317,3 +319,11 @@ def test_options_that_nothing_takes_are_errors() -> None:
         compile(graph, numerics="int", pipeline="canonicalize,assign-timesteps")
     with pytest.raises(LdsnnError, match="asks for fp32 of whole numbers"):
         compile(quantized(scheduled(graph), inputs_of(graph)), numerics="fp32")
+
+
+def test_a_channel_whose_weights_all_but_vanished_fits_int32() -> None:
+    network = build("mlp", 2, 0.1)
+    network.layers[0].weight[3] *= 1e-9
+    made = quantized(scheduled(built(network)), [network.images[None]])
+    weights = [t for name, t in made.tensors.items() if t.dtype == torch.int8 and t.shape == (128, 64)]
+    assert len(weights) == 1 and not weights[0][3].any() and weights[0].abs().amax(1).median() == 127

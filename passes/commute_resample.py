@@ -102,6 +102,8 @@ def _summed(graph: Graph, node: Node) -> bool | None:
     users = [user for user, _ in graph.uses(node.result)]
     if not any(sums(user) for user in users):
         return False
+    if not all(user.op.name == "resample" for user in users):
+        return None
     adds = node.op.name in ("batch_norm", "constant") or node.attrs.get("bias") is not None
     alike = {(user["mode"], user["dt"]) for user in users}
     whole = all(whole_steps(node.type.dt, user["dt"]) for user in users)

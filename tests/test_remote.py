@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from graphs import inputs_of
 from rpc_servers import free_port, kill, process, server_command, tracker_command
 from tuning_worker import MadeUp, compiled, network
+from tvm import rpc
 from typer.testing import CliRunner, Result
 
 import ldsnn_compiler as ld
@@ -154,6 +156,17 @@ def test_a_lost_connection_is_said_and_tuning_goes_on_afterwards(here: Compiled,
     assert bench.measured + rest.measured == whole.measured
 
 
+def wait_for_key(tracker: int, key: str, seconds: float = 120.0) -> None:
+    """A server answers on its port before it has told the tracker."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        known = rpc.connect_tracker("127.0.0.1", tracker).summary()["server_info"]
+        if any(server["key"] == f"server:{key}" for server in known):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no server of key {key} registered in {seconds:g} s")
+
+
 def test_a_tracker_gives_a_board_by_its_key(here: Compiled) -> None:
     tracker, port = free_port(), free_port()
     at = f"127.0.0.1:{tracker}"
@@ -161,6 +174,7 @@ def test_a_tracker_gives_a_board_by_its_key(here: Compiled) -> None:
         with pytest.raises(LdsnnError, match=r"the tracker does not know the key 'pi' \(no server has registered"):
             ld.connect(f"{at},pi")
         with process(server_command(port, "pi", more=("--tracker", at)), port):
+            wait_for_key(tracker, "pi")
             there, given = here.on(ld.connect(f"{at},pi")), inputs_of(here.graph, 1)
             assert torch.equal(there.run(*given)[0], here.run(*given)[0])
             with pytest.raises(LdsnnError, match=r"does not know the key 'other' \(it knows pi\)"):

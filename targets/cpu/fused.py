@@ -111,6 +111,7 @@ def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
         "form": "bits" if in_bits else "dense",
         "planes": max(1, value.type.signal.planes) if in_bits else 1,
         "values": kernels.count_number(value.type.signal) if is_whole else "float32",
+        "most": (value.type.signal.levels or 0) if is_whole and not in_bits else 0,
     }
     if synapse is None:
         kind, scales = "identity" if in_bits else "current", _scales(low, addend.scale)

@@ -75,7 +75,7 @@ class Source:
     identity or current is a vector [C] of that type, an argument in the place of weights. ``part`` is the number of the
     current that the source adds to; an event-driven one goes on to the next at each kernel position in ``cuts``.
     ``partial``: events are summed in int16 over at most that many words of one kernel position before they are added to
-    int32 currents; 0 sums them in the currents' own type.
+    int32 currents; 0 sums them in the currents' own type. ``most``: the largest of dense counts; 0: any of their type.
     """
 
     kind: Kind
@@ -97,6 +97,7 @@ class Source:
     part: int = 0
     cuts: tuple[int, ...] = ()
     partial: int = 0
+    most: int = 0
 
     @property
     def is_weighted(self) -> bool:
@@ -113,7 +114,7 @@ class Source:
 
     def peak(self, timesteps: int) -> int | None:
         """Largest magnitude of whole numbers, summed over the steps that make one of ``timesteps``; None: any int32."""
-        largest = 2**self.planes - 1 if self.form == "bits" else LARGEST.get(self.values)
+        largest = 2**self.planes - 1 if self.form == "bits" else self.most or LARGEST.get(self.values)
         return None if largest is None else largest * max(1, self.timesteps // timesteps)
 
 

@@ -2,7 +2,7 @@
 
     export LDSNN_DATA=.../data
     python examples/benchmarks/integers.py mnist_cnn fashion_lif resnet20 [--images 1000] [--weight-bits 6]
-        [--schedule schedule.json] [-o results/integers.json]
+        [--schedule schedule.json] [-o results/integers/benchmarks.json]
 
 Input ranges are read off calibration images, weights are rounded as they are: nothing is trained. The first images also
 run through the interpreter, whose outputs must be those of the compiled network, bit for bit.

@@ -14,7 +14,6 @@ import torch
 from graphs import inputs_of
 from rpc_servers import free_port, kill, process, server_command, tracker_command
 from tuning_worker import MadeUp, compiled, network
-from tvm import rpc
 from typer.testing import CliRunner, Result
 
 import ldsnn_compiler as ld
@@ -156,15 +155,16 @@ def test_a_lost_connection_is_said_and_tuning_goes_on_afterwards(here: Compiled,
     assert bench.measured + rest.measured == whole.measured
 
 
-def wait_for_key(tracker: int, key: str, seconds: float = 120.0) -> None:
-    """A server answers on its port before it has told the tracker."""
+def eventually(address: str, seconds: float = 120.0) -> remote.Remote:
+    """A board behind a tracker: a server answers on its port before it has told the tracker."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        known = rpc.connect_tracker("127.0.0.1", tracker).summary()["server_info"]
-        if any(server["key"] == f"server:{key}" for server in known):
-            return
+    while True:
+        try:
+            return ld.connect(address)
+        except LdsnnError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.2)
-    raise AssertionError(f"no server of key {key} registered in {seconds:g} s")
 
 
 def test_a_tracker_gives_a_board_by_its_key(here: Compiled) -> None:
@@ -174,8 +174,7 @@ def test_a_tracker_gives_a_board_by_its_key(here: Compiled) -> None:
         with pytest.raises(LdsnnError, match=r"the tracker does not know the key 'pi' \(no server has registered"):
             ld.connect(f"{at},pi")
         with process(server_command(port, "pi", more=("--tracker", at)), port):
-            wait_for_key(tracker, "pi")
-            there, given = here.on(ld.connect(f"{at},pi")), inputs_of(here.graph, 1)
+            there, given = here.on(eventually(f"{at},pi")), inputs_of(here.graph, 1)
             assert torch.equal(there.run(*given)[0], here.run(*given)[0])
-            with pytest.raises(LdsnnError, match=r"does not know the key 'other' \(it knows pi\)"):
+            with pytest.raises(LdsnnError, match="does not know the key 'other' "):
                 ld.connect(f"{at},other")

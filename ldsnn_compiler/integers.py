@@ -20,7 +20,7 @@ import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.graph import Graph, Node
-from ldsnn_compiler.ir.store import read_file, write_atomically
+from ldsnn_compiler.ir.store import parse_json, read_text, write_atomically
 
 VERSION = 1
 
@@ -47,18 +47,12 @@ class Calibration:
         text = str(source)
         if text.lstrip().startswith("{"):
             return cls.parse(text)
-        try:
-            return cls.parse(read_file(Path(source)).decode(), text)
-        except UnicodeDecodeError:
-            raise LdsnnError(Problem("not a text file", where=text)) from None
+        return cls.parse(read_text(Path(source)), text)
 
     @classmethod
     def parse(cls, text: str, where: str = "calibration") -> Calibration:
         """Read JSON text; LdsnnError lists everything that is wrong with it."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise LdsnnError(Problem(f"not JSON: {error}", where=where)) from None
+        data = parse_json(text, where)
         if problems := list(_wrong(data, where)):
             raise LdsnnError(problems)
         inputs = {key: Range(float(entry["low"]), float(entry["high"])) for key, entry in data["inputs"].items()}

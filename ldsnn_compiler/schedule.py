@@ -21,7 +21,7 @@ from pathlib import Path
 from ldsnn_compiler.errors import LdsnnError, Problem, ScheduleError
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.neuron import Neuron
-from ldsnn_compiler.ir.store import read_file, write_atomically
+from ldsnn_compiler.ir.store import parse_json, read_text, write_atomically
 
 VERSION = 1
 METHODS = ("closed", "micro", "oneshot")
@@ -73,10 +73,7 @@ class Schedule:
     @classmethod
     def parse(cls, text: str, where: str = "schedule") -> Schedule:
         """Read JSON text; :class:`ScheduleError` lists everything that is wrong with it."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ScheduleError(Problem(f"not JSON: {error}", where=where)) from None
+        data = parse_json(text, where, ScheduleError)
         if problems := list(_wrong(data, where)):
             raise ScheduleError(problems)
         layers = {path: LayerSchedule(**entry) for path, entry in data["layers"].items()}
@@ -85,11 +82,7 @@ class Schedule:
     @classmethod
     def read(cls, path: str | Path) -> Schedule:
         """Read a schedule file; :class:`ScheduleError` lists everything that is wrong with it."""
-        try:
-            text = read_file(Path(path)).decode()
-        except UnicodeDecodeError:
-            raise ScheduleError(Problem("not a text file", where=str(path))) from None
-        return cls.parse(text, str(path))
+        return cls.parse(read_text(Path(path), ScheduleError), str(path))
 
     def text(self) -> str:
         """JSON, one layer a line."""

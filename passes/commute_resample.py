@@ -83,8 +83,8 @@ def _rise(graph: Graph, node: Node) -> bool:
     """An affine op whose users all average its result runs on averages itself."""
     if node.op.kind != "linear" or not node.operands or len(node.results) != 1:
         return False
-    wanted, is_sum = _wanted(graph, node.result), _summed(graph, node)
-    if wanted is None or is_sum is None:
+    wanted = _wanted(graph, node.result)
+    if wanted is None or (is_sum := _summed(graph, node)) is None:
         return False
     means = {o.name: resampled(graph, o, wanted, before=node, is_sum=is_sum) for o in node.operands}
     graph.set_operands(node, [means[o.name] for o in node.operands])
@@ -95,15 +95,14 @@ def _rise(graph: Graph, node: Node) -> bool:
 
 
 def _summed(graph: Graph, node: Node) -> bool | None:
-    """Whether the users of a result sum its steps, not average them; None where the node does not commute with that.
+    """Whether the users of a result, all of them resamples, sum its steps, not average them; None where the node does
+    not commute with that.
 
     A sum over r steps of ``w x + b`` is w times the sum of x, plus r times b.
     """
     users = [user for user, _ in graph.uses(node.result)]
     if not any(sums(user) for user in users):
         return False
-    if not all(user.op.name == "resample" for user in users):
-        return None
     adds = node.op.name in ("batch_norm", "constant") or node.attrs.get("bias") is not None
     alike = {(user["mode"], user["dt"]) for user in users}
     whole = all(whole_steps(node.type.dt, user["dt"]) for user in users)

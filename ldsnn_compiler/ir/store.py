@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -48,6 +50,22 @@ def read_file(path: Path) -> bytes:
         raise LdsnnError(Problem(f"cannot be read: {error.strerror}", where=str(path))) from None
 
 
+def read_text(path: Path, error: type[LdsnnError] = LdsnnError) -> str:
+    """The file's text, or an error in one line: ``error`` where it is none."""
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError:
+        raise error(Problem("not a text file", where=str(path))) from None
+
+
+def parse_json(text: str, where: str, error: type[LdsnnError] = LdsnnError) -> Any:
+    """The JSON document in a text, or an error in one line that begins with ``where``."""
+    try:
+        return json.loads(text)
+    except ValueError as found:
+        raise error(Problem(f"not JSON: {found}", where=where)) from None
+
+
 def write_graph(graph: Graph, path: str | Path, weights: str | Path | None = None) -> None:
     """Write ``path`` (.ldir) and its weights, by default beside it as ``.safetensors``: both files or neither."""
     path = Path(path)
@@ -67,10 +85,6 @@ def read_graph(path: str | Path, weights: str | Path | None = None) -> Graph:
         tensors = load(read_file(source))
     except SafetensorError as error:
         raise LdsnnError(Problem(f"not a safetensors file: {error}", where=str(source))) from None
-    try:
-        text = read_file(path).decode()
-    except UnicodeDecodeError:
-        raise LdsnnError(Problem("not a text file", where=str(path))) from None
-    graph = parse_graph(text, tensors, str(path))
+    graph = parse_graph(read_text(path), tensors, str(path))
     verify(graph)
     return graph

@@ -39,6 +39,13 @@ def test_graded_adds_levels_up_to_the_ratio_and_micro():
     assert [t for t in leaky if "micro" in t] == ["T=2 micro", "T=1 micro"]
 
 
+def test_a_closed_form_counts_in_one_step_only_where_the_input_is_static():
+    net = Net(4)
+    x = net.neuron(net.linear(net.input((4,), "static"), 4), neuron("if"))
+    (found,) = texts(net.output(net.op("readout", x, mode="mean")), "graded")
+    assert found == ["T=4 closed", "T=2 closed", "T=1 closed", "T=1 x2 closed", "T=1 x4 closed"]
+
+
 def test_a_ratio_that_is_no_power_of_two_has_its_own_number_of_levels():
     (found,) = texts(chain(neuron("if"), timesteps=6), "graded")
     assert [t for t in found if t.startswith("T=2")] == ["T=2 closed", "T=2 x2 closed", "T=2 x3 closed"]
@@ -55,6 +62,9 @@ def test_ranges_are_halved_down_to_one_spike_of_the_original():
         (found,) = texts(chain(cell), ranges=2)
         assert [t for t in found if "T=4" in t] == [f"T=4 {method}", f"T=4 {method} range 0.5"]
         assert [t for t in found if "T=2" in t] == [f"T=2 {method}{r}" for r in ("", " range 0.5", " range 0.25")]
+    (found,) = texts(chain(neuron("if")), ranges=2, uneven=True)
+    shares = ("", " range 0.75", " range 0.5", " range 0.375", " range 0.25")
+    assert [t for t in found if "T=2" in t] == [f"T=2 closed{share}" for share in shares]
     where = space(chain(neuron("if"), neuron("lif")), ranges=1)
     picks = where.uniform(Uniform(2, 1, "closed", 0.5))
     assert {layer.range for layer in where.schedule(picks).layers.values()} == {0.5}

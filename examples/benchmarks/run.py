@@ -101,7 +101,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",
         Effort(samples=150, engine="interpreter"),
-        budget=0.01, agreement=True, test=100, ranges=5,
+        budget=0.01, caution=2.0, agreement=True, test=100, uneven=True, ranges=5,
     ),
     "fsdd_lif": Benchmark(
         "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",

@@ -44,7 +44,9 @@ Storage = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="of random starts; the same seed gives the same schedule")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="schedule file; report.json is written beside it")]
 Hold = Annotated[list[str] | None, typer.Option("--hold", help="path of a layer to leave as it is; repeatable")]
-Uneven = Annotated[bool, typer.Option("--uneven", help="also ratios that are not whole, for closed forms")]
+Uneven = Annotated[
+    bool, typer.Option("--uneven", help="also ranges between halvings, and for closed forms ratios that are not whole")
+]
 Ranges = Annotated[
     int, typer.Option("--ranges", min=0, help="halvings of the range of binary spikes, for layers that fire seldom")
 ]

@@ -176,7 +176,7 @@ def optimize(
         storage: Optuna storage (database URL or journal file) in which the search is resumed and shared.
         seed: of random starts; the same seed gives the same schedule.
         hold: paths of layers to leave as they are.
-        uneven: also timesteps whose ratio to the original's is not whole.
+        uneven: also timesteps whose ratio to the original's is not whole, and ranges between halvings.
         ranges: how often the range of binary spikes may be halved, for layers that fire seldom.
         caution: standard errors of the drop that are added to it before it is held against the budget.
         refine: schedules that a global refiner may try after the knapsack and the local moves

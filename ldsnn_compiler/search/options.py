@@ -5,10 +5,12 @@ r = T/t is whole (with ``uneven``, a closed form also at 3/2 of those). What it 
 
 ``binary``  one spike a step: ``closed`` where the neuron has it, else ``oneshot``;
 ``graded``  those, and counts: up to ``levels`` = 2, 4, ... <= r spikes a step, and where there is no closed form
-            ``micro``, whose events are counts of up to r.
+            ``micro``, whose events are counts of up to r. A closed form fed by a static input counts in one step only:
+            counts in t steps of k levels say nothing that one step of t * k does not, and spikes of early steps that
+            later ones disprove cannot be taken back.
 
-With ``ranges`` = n, binary spikes also come in ranges of 1/2, 1/4, ... 1/2**n, while they stand for no less than one
-spike of the original: layers that fire seldom keep finer spikes.
+With ``ranges`` = n, binary spikes also come in ranges of 1/2, 1/4, ... 1/2**n (with ``uneven`` also at 3/2 of those),
+while they stand for no less than one spike of the original: layers that fire seldom keep finer spikes.
 """
 
 from __future__ import annotations
@@ -143,9 +145,19 @@ def space(
         raise ScheduleError(problems)
     groups, shares = [], []
     for members in _together(graph, layers):
-        groups.append(_group(graph, members, spikes, hold, uneven, ranges))
+        groups.append(_group(graph, members, _Offer(spikes, frozenset(hold), uneven, ranges)))
         shares.append(next(iter(members.values())).type.duration / graph.base_timesteps)
     return Space(graph.base_timesteps, tuple(groups), tuple(shares))
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What :func:`space` was asked for."""
+
+    spikes: str
+    hold: frozenset[str]
+    uneven: bool
+    ranges: int
 
 
 def _together(graph: Graph, layers: Mapping[str, Node]) -> list[dict[str, Node]]:
@@ -157,10 +169,10 @@ def _together(graph: Graph, layers: Mapping[str, Node]) -> list[dict[str, Node]]
     return list(groups.values())
 
 
-def _group(graph: Graph, members: dict[str, Node], spikes: str, hold: set[str], uneven: bool, ranges: int) -> Group:
+def _group(graph: Graph, members: dict[str, Node], offer: _Offer) -> Group:
     paths, nodes = tuple(members), list(members.values())
     same = Choice(tuple(LayerSchedule(n.type.timesteps, 1, _identity(n["neuron"])) for n in nodes))
-    if asked := sorted(hold & members.keys()):
+    if asked := sorted(offer.hold & members.keys()):
         return Group(paths, (same,), f"held as asked ({', '.join(asked)})")
     if len({(n.type.timesteps, n.type.dt) for n in nodes}) > 1:
         return Group(paths, (same,), "layers of one cycle that differ in time already")
@@ -168,8 +180,8 @@ def _group(graph: Graph, members: dict[str, Node], spikes: str, hold: set[str], 
     if steps == 1:
         return Group(paths, (same,), "runs one timestep already")
     choices, refusals = [same], list[str]()
-    for t in _candidates(steps, uneven):
-        choices += _choices(graph, nodes, t, spikes, ranges, refusals)
+    for t in _candidates(steps, offer.uneven):
+        choices += _choices(graph, nodes, t, offer, refusals)
     held = "" if len(choices) > 1 else "; ".join(dict.fromkeys(refusals)) or "no number of timesteps divides its own"
     return Group(paths, tuple(choices), held)
 
@@ -190,10 +202,10 @@ def _candidates(steps: int, uneven: bool) -> Iterator[int]:
     return iter(sorted(divisors, reverse=True))
 
 
-def _choices(graph: Graph, nodes: list[Node], t: int, spikes: str, ranges: int, refusals: list[str]) -> list[Choice]:
+def _choices(graph: Graph, nodes: list[Node], t: int, offer: _Offer, refusals: list[str]) -> list[Choice]:
     """Choices of a group at t steps; layers without some number of levels take the most they have below it, in the
     nearest range."""
-    each = [_layer_options(graph, node, t, spikes, ranges, refusals) for node in nodes]
+    each = [_layer_options(graph, node, t, offer, refusals) for node in nodes]
     if not all(each):
         return []
     if len(each) == 1:
@@ -207,38 +219,41 @@ def _nearest(options: list[LayerSchedule], levels: int, share: float) -> LayerSc
     return max((o for o in options if o.levels <= levels), key=lambda o: (o.levels, -abs(o.range - share)))
 
 
-def _layer_options(
-    graph: Graph, node: Node, t: int, spikes: str, ranges: int, refusals: list[str]
-) -> list[LayerSchedule]:
+def _layer_options(graph: Graph, node: Node, t: int, offer: _Offer, refusals: list[str]) -> list[LayerSchedule]:
     """What one layer may be at t steps; ``refusals`` collects why not more."""
     neuron: Neuron = node["neuron"]
     r = Fraction(node.type.timesteps, t)
+    static = all(n["time"] == "static" for n in graph.inputs)
     found: list[LayerSchedule] = []
     for method in ("closed", "oneshot"):
         if method not in neuron.family.retimings or (method == "oneshot" and r.denominator != 1):
             continue
-        tried = [LayerSchedule(t, k, method) for k in _level_numbers(neuron, r, spikes)]
-        tried += [LayerSchedule(t, 1, method, share) for share in _ranges(neuron, r, ranges)]
+        counts = offer.spikes == "graded" and (t == 1 or method != "closed" or not static)
+        tried = [LayerSchedule(t, k, method) for k in _level_numbers(neuron, r, counts)]
+        tried += [LayerSchedule(t, 1, method, share) for share in _ranges(neuron, r, offer)]
         found = [option for option in tried if _fits(graph, node, option, refusals)]
         if found:
             break
-    if (not found or found[0].method != "closed") and _micro(neuron, r, spikes, refusals):
+    if (not found or found[0].method != "closed") and _micro(neuron, r, offer.spikes, refusals):
         micro = LayerSchedule(t, 1, "micro")
         found += [micro] if _fits(graph, node, micro, refusals) else []
     return found
 
 
-def _level_numbers(neuron: Neuron, r: Fraction, spikes: str) -> list[int]:
-    """1, and for graded spikes the powers of two up to r, which is all that r binary steps can say, and r itself."""
-    if spikes == "binary" or neuron.options.get("max_count", 1) != 1:
+def _level_numbers(neuron: Neuron, r: Fraction, counts: bool) -> list[int]:
+    """1, and where spikes may count the powers of two up to r, which is all r binary steps can say, and r itself."""
+    if not counts or neuron.options.get("max_count", 1) != 1:
         return [1]
     return sorted({2**i for i in range(int(r).bit_length())} | {int(r)})
 
 
-def _ranges(neuron: Neuron, r: Fraction, ranges: int) -> list[float]:
-    """Ranges of a binary neuron below the whole one, down to a spike of the original a step."""
-    binary = neuron.options.get("max_count", 1) == 1
-    return [0.5**i for i in range(1, ranges + 1) if binary and r >= 2**i]
+def _ranges(neuron: Neuron, r: Fraction, offer: _Offer) -> list[float]:
+    """Ranges of a binary neuron below the whole one, widest first, down to a spike of the original a step."""
+    if neuron.options.get("max_count", 1) != 1:
+        return []
+    halves = [0.5**i for i in range(offer.ranges + 1)]
+    found = halves[1:] + [0.75 * share for share in halves[:-1] if offer.uneven]
+    return sorted((share for share in found if r * Fraction(share) >= 1), reverse=True)
 
 
 def _micro(neuron: Neuron, r: Fraction, spikes: str, refusals: list[str]) -> bool:

@@ -22,10 +22,12 @@ GRAPH_LEVEL = (
     "dead-code",
     "fold-batchnorm",
     "fold-scale",
+    "fold-pool",
     "commute-resample",
     "drop-dead-timesteps",
 )
-BEFORE, AFTER = "canonicalize,fold-batchnorm,fold-scale", "commute-resample,drop-dead-timesteps,canonicalize,dead-code"
+BEFORE = "canonicalize,fold-batchnorm,fold-scale,fold-pool"
+AFTER = "commute-resample,drop-dead-timesteps,canonicalize,dead-code"
 WHOLE = f"{BEFORE},assign-timesteps,{AFTER}"
 random_networks = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

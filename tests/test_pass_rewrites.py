@@ -156,3 +156,42 @@ def test_dead_cycles_go_and_inputs_stay() -> None:
     net.recurrent(x)
     net.output(net.neuron(x))
     assert _ops(_after(net.graph, "dead-code")) == ["input", "input", "neuron", "output"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "window", "folds"),
+    [
+        (5, 1, 1, 2, True),
+        (3, 2, 1, 2, True),
+        (3, 1, 1, 4, True),
+        (1, 1, 1, 2, False),
+        (2, 1, 1, 4, False),
+        (3, 1, 2, 4, False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["avg", "sum"])
+def test_pools_fold_into_convolutions_where_that_multiplies_less(
+    kernel: int, stride: int, dilation: int, window: int, folds: bool, kind: str
+) -> None:
+    """Sizes that do not divide too."""
+    net = Net(2)
+    current = net.conv(net.input((2, 14, 14)), 3, kernel, stride, padding=kernel // 2)
+    net.graph.set_attrs(current.node, dilation=(dilation, dilation))
+    net.output(net.neuron(net.pool(current, kind, window)))
+    assert (f"{kind}_pool" not in _ops(_after(net.graph, "fold-pool"))) == folds
+
+
+def test_a_global_pool_folds_unless_the_weights_grow_too_much() -> None:
+    for size, stays in ((4, False), (8, True)):
+        net = Net(2)
+        net.output(net.op("adaptive_avg_pool", net.conv(net.input((2, size, size)), 3), size=(1, 1)))
+        assert ("adaptive_avg_pool" in _ops(_after(net.graph, "fold-pool"))) == stays
+
+
+def test_pools_of_shared_currents_and_pools_that_pad_stay() -> None:
+    net = Net(2)
+    x = net.input((2, 8, 8))
+    shared = net.conv(x, 3)
+    padded = net.op("avg_pool", net.conv(x, 3), kernel=(2, 2), stride=(2, 2), padding=(1, 1))
+    net.output(net.pool(shared), shared, padded)
+    assert _ops(_after(net.graph, "fold-pool")).count("avg_pool") == 2

@@ -25,7 +25,7 @@ from ldsnn_compiler.pipeline.registry import passes
 
 #: what happens to a graph on its way to code, by the stage from which on it is done
 _USUAL = {
-    "traced": ("canonicalize", "fold-batchnorm", "fold-scale", "assign-timesteps"),
+    "traced": ("canonicalize", "fold-batchnorm", "fold-scale", "fold-pool", "assign-timesteps"),
     "scheduled": ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code", "select-kernels"),
     "placed": ("fuse-timesteps",),
 }

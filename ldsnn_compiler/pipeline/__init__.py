@@ -10,9 +10,11 @@ from ldsnn_compiler.pipeline.instruments import DumpIR, Instrument, PrintAfterAl
 from ldsnn_compiler.pipeline.plugins import load_plugins
 from ldsnn_compiler.pipeline.registry import passes, register_pass
 from ldsnn_compiler.pipeline.runner import run_pipeline
-from ldsnn_compiler.pipeline.text import default_pipeline, parse_pipeline, pipeline_text
+from ldsnn_compiler.pipeline.text import FOLD, OPTIMISE, default_pipeline, parse_pipeline, pipeline_text
 
 __all__ = [
+    "FOLD",
+    "OPTIMISE",
     "DumpIR",
     "Instrument",
     "Pass",

@@ -23,10 +23,14 @@ from ldsnn_compiler.ir.graph import STAGES
 from ldsnn_compiler.pipeline.base import BARE, Pass, option_text, options
 from ldsnn_compiler.pipeline.registry import passes
 
+#: exact passes before a schedule is applied
+FOLD = ("canonicalize", "fold-batchnorm", "fold-scale", "fold-pool")
+#: exact passes after it
+OPTIMISE = ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code")
 #: what happens to a graph on its way to code, by the stage from which on it is done
 _USUAL = {
-    "traced": ("canonicalize", "fold-batchnorm", "fold-scale", "fold-pool", "assign-timesteps"),
-    "scheduled": ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code", "select-kernels"),
+    "traced": (*FOLD, "assign-timesteps"),
+    "scheduled": (*OPTIMISE, "select-kernels"),
     "placed": ("fuse-timesteps",),
 }
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')

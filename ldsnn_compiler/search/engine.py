@@ -19,9 +19,9 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.module import Data
 from ldsnn_compiler.interp.work import LayerWork
 from ldsnn_compiler.ir.graph import Graph, Node
-from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.pipeline import FOLD, OPTIMISE, parse_pipeline, run_pipeline
 from ldsnn_compiler.runtime import data, threads
-from ldsnn_compiler.search.evaluate import FOLD, OPTIMISE, Engine, InterpreterRunner, Runner
+from ldsnn_compiler.search.evaluate import Engine, InterpreterRunner, Runner
 from ldsnn_compiler.search.tally import Tally
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.build import kernel_library, symbols

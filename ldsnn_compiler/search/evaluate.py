@@ -24,20 +24,14 @@ from ldsnn_compiler.interp.module import Data, Interpreter
 from ldsnn_compiler.interp.work import LayerWork, WorkCounter
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.passes.assign_timesteps import AssignTimesteps
-from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.pipeline import FOLD, OPTIMISE, parse_pipeline, run_pipeline
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search.cost import NodeWork, from_json, to_json
 from ldsnn_compiler.search.prefix import Digests, StreamCache, Suffix, part, signatures, suffix
 
-FOLD = ("canonicalize", "fold-batchnorm", "fold-scale")
-"""Exact passes before a schedule is applied; run once."""
-OPTIMISE = ("commute-resample", "drop-dead-timesteps", "canonicalize", "dead-code")
-"""Exact passes after it."""
 MARGIN = 4.0
 """Scores are scaled so that the original network's mean margin between its two best classes is this, in nats: the
 divergence then means the same for rates, which lie in 0..1, and for logits."""
-
-
 VERSION = 2
 """Of what figures mean: raised when they would come out differently."""
 

@@ -100,7 +100,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",
-        Effort(samples=150, engine="interpreter"),
+        Effort(samples=300, engine="compiled"),
         budget=0.01, caution=2.0, agreement=True, test=100, uneven=True, ranges=5,
     ),
     "fsdd_lif": Benchmark(

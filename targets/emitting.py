@@ -37,15 +37,16 @@ def private_scope() -> str:
 
 
 @contextmanager
-def tasks(count: Any, *inner: int) -> Iterator[tuple[Any, ...]]:
-    """Loops over ``count`` tasks and the ``inner`` extents, all independent: a task is a core's turn on a CPU, on a GPU
-    every innermost body is a thread's. Gives the loop variables."""
+def tasks(count: Any, *inner: int, dealt: bool = True) -> Iterator[tuple[Any, ...]]:
+    """Loops over ``count`` tasks and the ``inner`` extents, all independent: a task is a core's turn on a CPU (all are
+    one core's if they are not ``dealt`` out), on a GPU every innermost body is a thread's. Gives the loop variables."""
     from tvm import tirx
     from tvm.tirx.script.builder import ir as T
 
     with ExitStack() as stack:
         if not on_gpu():
-            yield stack.enter_context(T.parallel(count)), *(stack.enter_context(T.serial(n)) for n in inner)
+            outer = T.parallel if dealt else T.serial
+            yield stack.enter_context(outer(count)), *(stack.enter_context(T.serial(n)) for n in inner)
             return
         total = count
         for extent in inner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -11,6 +12,7 @@ from tvm import tirx
 from ldsnn_compiler.targets.cpu.kernels import tir
 from ldsnn_compiler.targets.cpu.kernels.spec import SYMBOLIC, BufferSpec, Pair, bits_shape, words
 from ldsnn_compiler.targets.cpu.kernels.tir import Expr
+from ldsnn_compiler.targets.cpu.kernels.work import worth_threads
 from ldsnn_compiler.targets.emitting import tasks
 
 Number = list[Expr]
@@ -63,7 +65,8 @@ def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
 
     def body(found: Any, size: Expr) -> None:
         count = (spec.batch or size) * (spec.timesteps * rows)
-        with tasks(count, columns, words(spec.channels)) as (i, column, w):
+        dealt = worth_threads(_ns(spec), spec.batch)
+        with tasks(count, columns, words(spec.channels), dealt=dealt) as (i, column, w):
             sample, step, row = tir.split(i, spec.timesteps, rows)
             taken = [_read(spec, found["x"], (sample, step), (row, column), at, w) for at in _window(spec)]
             result = combine(taken)
@@ -72,6 +75,11 @@ def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
                 tir.store(found["y"], value, sample, step, plane, row * columns + column, w)
 
     return tir.function((x, y), body)
+
+
+def _ns(spec: PoolSpec) -> float:
+    """Of one sample on one core: a nanosecond for each bit plane of each word that is read."""
+    return float(spec.timesteps * prod(spec.out_space) * words(spec.channels) * prod(spec.kernel) * spec.planes)
 
 
 def _window(spec: PoolSpec) -> list[Pair]:

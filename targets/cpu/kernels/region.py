@@ -1,4 +1,5 @@
-"""One function per region: a parallel loop over tasks, each adding its sources' currents and scanning its neurons."""
+"""One function per region: a loop over tasks, each adding its sources' currents and scanning its neurons; the tasks are
+dealt out to threads unless there is too little to do."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from ldsnn_compiler.targets.cpu.kernels.event import EventConv, zero_current
 from ldsnn_compiler.targets.cpu.kernels.spec import RegionSpec, buffers
 from ldsnn_compiler.targets.cpu.kernels.task import Task, steps
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Channels, Expr
+from ldsnn_compiler.targets.cpu.kernels.work import region_ns, worth_threads
 
 
 def region(spec: RegionSpec) -> Any:
@@ -26,7 +28,8 @@ def _tasks(spec: RegionSpec, found: Mapping[str, Buffer], batch: Expr) -> None:
     (height, width), (rows, columns) = spec.space, spec.tuning.tile
     down, across = ceil(height / rows), ceil(width / columns)
     samples: Expr = spec.batch if batch is None else batch
-    with T.parallel(samples * (spec.blocks * down * across)) as number:
+    loop = T.parallel if worth_threads(region_ns(spec), spec.batch) else T.serial
+    with loop(samples * (spec.blocks * down * across)) as number:
         sample, block, tile = _place(spec, number, samples, down * across)
         task = Task(
             spec,

@@ -280,7 +280,10 @@ def native_gpu() -> Board | None:
     like = min(
         (b for b in _BOARDS.values() if b.gpu), key=lambda b: abs(b.gpu.capability - gpu.capability) if b.gpu else 0
     )
-    return replace(native(), name=CUDA, gpu=gpu, cost=like.cost, doc=f"the GPU of this machine ({name})")
+    rates = {k: getattr(like.gpu, k) for k in ("l2_gbs", "half_tflops", "byte_tops")}
+    return replace(
+        native(), name=CUDA, gpu=replace(gpu, **rates), cost=like.cost, doc=f"the GPU of this machine ({name})"
+    )
 
 
 def architectures() -> tuple[str, ...]:

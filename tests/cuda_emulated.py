@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from unittest.mock import patch
 
 from graphs import inputs_of, networks, run
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -18,20 +22,33 @@ from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.cuda.emulate import emulated
 
 BOARDS = ("rtx-30", "rtx-40", "h100")
-KERNELS = ("event", "dense")
+#: the package's attribute of that name is a function
+LAUNCH = import_module("ldsnn_compiler.targets.cuda.kernels.launch")
+#: ``matrix``: dense, and on tensor cores however few the channels
+KERNELS = ("event", "dense", "matrix")
 
 
 def pipeline(kernel: str) -> str:
     """The default pipeline with one kind of kernel wherever there is the choice."""
-    return DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}")
+    placed = "dense" if kernel == "matrix" else kernel
+    return DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={placed}}}")
+
+
+@contextmanager
+def on_tensor_cores(always: bool = True) -> Iterator[None]:
+    """Layers of any size on tensor cores while this lasts."""
+    least = {"LEAST_CHANNELS": 0, "LEAST_INPUTS": 1} if always else {}
+    with patch.multiple(LAUNCH, **least) if least else nullcontext():
+        yield
 
 
 def check_network(net: Graph, target: Board, kernel: str = "event", batch: int | None = 2) -> None:
     """Whole runs, steps, and the state they leave."""
-    network = compiled(net, target=target, batch=batch, pipeline=pipeline(kernel))
-    data = inputs_of(net, 3 if batch is None else batch)
-    assert_equal("run", network.run(*data), run(net, data))
-    check_steps(network, data, 1)
+    with on_tensor_cores(kernel == "matrix"):
+        network = compiled(net, target=target, batch=batch, pipeline=pipeline(kernel))
+        data = inputs_of(net, 3 if batch is None else batch)
+        assert_equal("run", network.run(*data), run(net, data))
+        check_steps(network, data, 1)
 
 
 def check_networks(count: int, seed_: int = 0) -> None:

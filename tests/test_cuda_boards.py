@@ -6,12 +6,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from graphs import Net
+from graphs import Net, inputs_of
 from typer.testing import CliRunner
 
 from ldsnn_compiler.cli.app import app
-from ldsnn_compiler.driver import compile
+from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile
 from ldsnn_compiler.errors import BundleError, LdsnnError
+from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.store import write_graph
 from ldsnn_compiler.runtime import load
@@ -30,6 +31,15 @@ extern "C" __global__ void __launch_bounds__(64) scaled(float* __restrict__ y, f
   y[threadIdx.x] = kept[63 - threadIdx.x] * factor + 1.0f;
 }
 """
+
+
+def dense_network() -> Graph:
+    """Convolutions for tensor cores, of binary and of graded spikes, and one too narrow for them."""
+    net = Net(4)
+    x = net.neuron(net.conv(net.input((2, 6, 6)), 70))
+    x = net.neuron(net.conv(net.pool(x), 40))
+    x = net.neuron(net.conv(net.pool(x), 5))
+    return net.output(net.op("readout", net.linear(net.op("flatten", x), 3), mode="mean"))
 
 
 def network() -> Graph:
@@ -106,6 +116,28 @@ def test_every_kernel_compiles_for_every_board(name: str, monkeypatch: pytest.Mo
     resources.check(found, resources.threads(sources[0]), machine)
     spilled = [each for each in found if each.local_bytes > SPILLS]
     assert not spilled, "registers are spilled, or arrays do not fit them"
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize("numerics", ["fp32", "int"])
+def test_kernels_for_tensor_cores_compile_for_every_board(numerics: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources: list[str] = []
+    joined = compiler.fat_binary
+    monkeypatch.setattr(compiler, "fat_binary", lambda s, archs: sources.append(s) or joined(s, archs))  # type: ignore[func-returns-value]
+    graph = dense_network()
+    options = {"numerics": "int", "calibration": calibrate(graph, *inputs_of(graph))} if numerics == "int" else {}
+    pipeline = DEFAULT_PIPELINE.replace("select-kernels", "select-kernels{kernel=dense}")
+    compile(graph, target="h100", batch=16, pipeline=pipeline, **options)  # type: ignore[arg-type]
+    (source,) = sources
+    name = "mma_half" if numerics == "fp32" else "mma_byte"
+    assert source.count(f"ldsnn_{name}(") > 1 and ("ldsnn_dp4a(" in source) == (numerics == "int")
+    for each in BOARDS:
+        machine = board(each).gpu
+        assert machine is not None
+        found = resources.resources(compiler.cubin(source, machine.arch))
+        resources.check(found, resources.threads(source), machine)
+        assert not [kernel for kernel in found if kernel.local_bytes > SPILLS]
+        assert b"mma.sync.aligned" in compiler.ptx(source, machine.arch)
 
 
 @pytest.mark.cuda_compiler

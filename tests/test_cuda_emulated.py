@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cuda_emulated import KERNELS, check_network, check_networks
+from cuda_emulated import KERNELS, check_network, check_networks, on_tensor_cores, pipeline
 from graphs import SPIKING, Net, inputs_of
 from target_harness import assert_equal, compiled
 
@@ -30,13 +30,16 @@ def test_cycles_pools_and_readouts(kernel: str, batch: int | None) -> None:
     check_network(graph, emulated(board("rtx-30")), kernel, batch)
 
 
-def test_whole_numbers_equal_the_interpreter() -> None:
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_whole_numbers_equal_the_interpreter(kernel: str) -> None:
     net = Net(4)
     x = net.neuron(net.conv(net.input((2, 6, 6)), 70))
     x = net.neuron(net.conv(net.pool(x), 9))
     graph = net.output(net.op("readout", net.linear(net.op("flatten", x), 3), mode="mean"))
     data = inputs_of(graph)
-    network = compiled(graph, target=emulated(board("h100")), numerics="int", calibration=calibrate(graph, *data))
+    options = {"numerics": "int", "calibration": calibrate(graph, *data), "pipeline": pipeline(kernel)}
+    with on_tensor_cores(kernel == "matrix"):
+        network = compiled(graph, target=emulated(board("h100")), **options)
     assert network.settings.numerics == "int"
     assert_equal("run", network.run(*data), Interpreter(network.graph).run(*data))
 

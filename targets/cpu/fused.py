@@ -155,6 +155,8 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
     in_bits = is_neuron and root.placement is not None and root.placement.form != "dense"
     given = [_sized(low, i) for i in inputs]
     sums, sources = whole.typed(given, steps, low.bounds, narrow=low.board.gpu is None)
+    if low.board.gpu is not None:
+        sources = tuple(_halved(s, g.weight, i.gain) for s, g, i in zip(sources, given, inputs, strict=True))
     spec = kernels.RegionSpec(
         batch=None,
         timesteps=steps,
@@ -186,10 +188,18 @@ def _sized(low: Lowering, given: _Input) -> whole.Given:
     return whole.Given(source, given.addend, weight)
 
 
+def _halved(source: kernels.Source, weight: torch.Tensor | None, gain: float) -> kernels.Source:
+    """The source with weights in half precision, if none of them is another number there."""
+    if weight is None or source.weights != "float32":
+        return source
+    scaled = weight * gain
+    return replace(source, weights="float16") if torch.equal(scaled.half().float(), scaled) else source
+
+
 def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:
     """The region with the loop structure that suits a board."""
     if board.gpu is not None:
-        return gpu_kernels.tuned(spec)
+        return gpu_kernels.tuned(spec, board.gpu)
     lanes = min(16, max(4, board.lanes()))
     return tune.tuned(spec, board.cores, lanes, board.l2_kib * 1024, dots(board.has, lanes))
 

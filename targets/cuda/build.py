@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from ldsnn_compiler.targets.boards import Board, architectures
-from ldsnn_compiler.targets.cuda import compiler, embed, emulate, intrinsics, resources
+from ldsnn_compiler.targets.cuda import compiler, device, embed, emulate, intrinsics, resources
 from ldsnn_compiler.targets.cuda.gpu import Gpu
 
 
@@ -25,9 +25,11 @@ def compiled(module: Any, board: Board) -> Any:
 
 def _binary(gpu: Gpu, source: str) -> bytes:
     """The fat binary, for kernels that fit the board's GPU."""
-    found = resources.resources(compiler.cubin(source, gpu.arch))
+    whole, needs = device.completed(source), device.since(source)
+    found = resources.resources(compiler.cubin(whole, gpu.arch))
     resources.check(found, resources.threads(source), gpu)
-    return compiler.fat_binary(source, architectures())
+    able = [arch for arch in architectures() if int(arch.removeprefix("sm_")) >= needs]
+    return compiler.fat_binary(whole, able)
 
 
 def _on_cpu(module: Any) -> Any:

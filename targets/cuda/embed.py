@@ -23,7 +23,7 @@ from ldsnn_compiler.targets.cuda import compiler
 
 #: what TVM's CUDA run time takes from the driver
 DRIVER_FUNCTIONS = (
-    "cuDeviceGetName", "cuFuncSetAttribute", "cuGetErrorName", "cuGetErrorString", "cuLaunchKernelEx",
+    "cuDeviceGetName", "cuFuncSetAttribute", "cuGetErrorName", "cuGetErrorString", "cuInit", "cuLaunchKernelEx",
     "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload", "cuTensorMapEncodeTiled",
 )  # fmt: skip
 NO_DEVICE = 100

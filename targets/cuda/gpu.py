@@ -18,7 +18,8 @@ class Gpu:
     """A board's GPU. ``arch`` is NVIDIA's name of its architecture (``sm_86``), ``l2_kib`` its cache for all
     multiprocessors, ``shared_kib`` and ``registers`` (of 32 bits) what a multiprocessor has for the blocks on it.
 
-    ``dense_batch``: the batch from which on multiplying everything keeps it as busy as a large one does.
+    ``l2_gbs``: what that cache delivers to all of them together, in GB/s. ``half_tflops`` and ``byte_tops``: 10**12
+    multiplications and additions a second on tensor cores, of half precision summed in float32 and of bytes; 0: none.
     ``emulated``: its kernels run on the CPU, threads as loops, to be tested where there is no GPU.
     """
 
@@ -28,7 +29,9 @@ class Gpu:
     l2_kib: int = 4096
     shared_kib: int = 100
     registers: int = 65536
-    dense_batch: int = 8
+    l2_gbs: float = 1000.0
+    half_tflops: float = 0.0
+    byte_tops: float = 0.0
     emulated: bool = False
 
     def __post_init__(self) -> None:
@@ -39,6 +42,12 @@ class Gpu:
             problems.append(Problem(f"an architecture from sm_70 on, not {self.arch!r}", "gpu", attribute="arch"))
         if problems:
             raise LdsnnError(problems)
+
+    def rate(self, instruction: str) -> float:
+        """10**12 operations a second of an instruction of tensor cores (:data:`~.cpu.kernels.dot.DOTS`); 0: none."""
+        if self.capability < 80:
+            return 0.0
+        return {"mma-half": self.half_tflops, "mma-byte": self.byte_tops}[instruction]
 
     @property
     def capability(self) -> int:

@@ -17,6 +17,9 @@ class Dot:
     ``values`` and ``weights`` are the types, ``largest`` the largest input. ``intrinsic`` is LLVM's name by int32
     lanes; it takes the sums first, unless ``adds`` says that they are to be added to what it gives. ``needs``: the CPU
     feature that it takes, by lanes.
+
+    Those of GPUs read bits, and groups of weights as words of 32 bits. ``depth``: inputs that they multiply at once, of
+    a kernel position; weights are packed for whole ones, 0 where there is no input. ``is_matrix``: by a warp together.
     """
 
     group: int
@@ -26,6 +29,13 @@ class Dot:
     intrinsic: Mapping[int, str]
     needs: Mapping[int, str]
     adds: bool = False
+    depth: int = 0
+    is_matrix: bool = False
+
+    @property
+    def in_words(self) -> bool:
+        """Whether weights are packed into words of 32 bits."""
+        return self.depth > 0
 
 
 _VNNI = {n: f"llvm.x86.avx512.vpdpbusd.{32 * n}" for n in (4, 8, 16)}
@@ -37,6 +47,9 @@ DOTS: Mapping[str, Dot] = {
     "vex-vpdpbusd": Dot(4, "uint8", "int8", 255, _VNNI, {4: "avxvnni", 8: "avxvnni"}),
     "sdot": Dot(4, "int8", "int8", 127, {4: "llvm.aarch64.neon.sdot.v4i32.v16i8"}, {4: "dotprod"}),
     "pmaddwd": Dot(2, "int16", "int16", 2**15 - 1, _MADD, {8: "avx2", 16: "avx512bw"}, adds=True),
+    "mma-half": Dot(2, "float16", "float16", 1023, {}, {}, depth=16, is_matrix=True),
+    "mma-byte": Dot(4, "uint8", "int8", 255, {}, {}, depth=32, is_matrix=True),
+    "dp4a": Dot(4, "uint8", "int8", 255, {}, {}, depth=4),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, weight_number
+from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, input_range, weight_number, weight_shape
 
 Weights = npt.NDArray[Any]
 
@@ -21,15 +21,17 @@ def pack_weights(spec: RegionSpec, source: Source, weight: torch.Tensor) -> Weig
     must fit it.
     """
     taps = weight.detach().reshape(spec.channels, source.channels // source.groups, source.taps)
-    numbers, dot = taps.to(getattr(torch, weight_number(spec, source))).numpy(), spec.dot(source)
+    dot = spec.dot(source)
+    numbers = taps.to(getattr(torch, dot.weights if dot else source.weights)).numpy()
     blocks = np.stack([_block(spec, source, numbers, b) for b in range(spec.blocks)])
-    return _grouped(blocks, dot.group) if dot else blocks
+    grouped = _grouped(blocks, dot.group, weight_shape(spec, source)[2]) if dot else blocks
+    return grouped.view(weight_number(spec, source))
 
 
-def _grouped(blocks: Weights, group: int) -> Weights:
-    """Several input channels side by side for each output channel."""
-    padded = np.pad(blocks, ((0, 0), (0, 0), (0, -blocks.shape[2] % group), (0, 0)))
-    rows = padded.reshape(*blocks.shape[:2], -1, group, blocks.shape[3])
+def _grouped(blocks: Weights, group: int, groups: int) -> Weights:
+    """Several input channels side by side for each output channel, so many groups of them."""
+    padded = np.pad(blocks, ((0, 0), (0, 0), (0, groups * group - blocks.shape[2]), (0, 0)))
+    rows = padded.reshape(*blocks.shape[:2], groups, group, blocks.shape[3])
     return np.ascontiguousarray(rows.swapaxes(3, 4)).reshape(*rows.shape[:3], -1)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-Number = Literal["float32", "int32", "int16", "int8", "uint8"]
+#: float16 is a type of weights only, of GPUs, where they are no others in it than in float32
+Number = Literal["float32", "float16", "int32", "int16", "int8", "uint8"]
 
-BYTES: Mapping[Number, int] = {"float32": 4, "int32": 4, "int16": 2, "int8": 1, "uint8": 1}
+BYTES: Mapping[Number, int] = {"float32": 4, "float16": 2, "int32": 4, "int16": 2, "int8": 1, "uint8": 1}
 #: largest number in a byte
 BYTE = 255
 #: largest magnitude that every number of a type is within; of the others it is not known

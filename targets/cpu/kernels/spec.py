@@ -195,6 +195,8 @@ class RegionSpec:
 
     def _fits(self, dot: Dot, source: Source) -> bool:
         """Types and range: one product of int16 numbers and the next make an int32."""
+        if dot.in_words:
+            return source.form == "bits" and source.weights == dot.weights and 2**source.planes - 1 <= dot.largest
         peak = source.peak(self.timesteps)
         narrow = source.weights == "int8" or source.weights == dot.weights
         return self.number != "float32" and narrow and peak is not None and peak <= dot.largest
@@ -281,17 +283,26 @@ def weight_shape(spec: RegionSpec, source: Source) -> tuple[int, int, int, int]:
     """``[blocks, taps, input channels of the block, block]``: what :func:`~.layout.pack_weights` makes.
 
     For dot products ``[blocks, taps, groups of input channels, block * group]``, a group of inputs of one output
-    channel side by side.
+    channel side by side; ``[..., block]`` where a group is one word.
     """
     rows, dot = 1 if spec.is_depthwise(source) else input_range(spec, source, 0)[1], spec.dot(source)
-    group = dot.group if dot else 1
-    return (spec.blocks, source.taps, ceil(rows / group), spec.block * group)
+    if dot is None:
+        return (spec.blocks, source.taps, rows, spec.block)
+    if dot.in_words:
+        whole = WORD if dot.is_matrix and rows > WORD else dot.depth
+        return (spec.blocks, source.taps, ceil(rows / whole) * whole // dot.group, spec.block)
+    return (spec.blocks, source.taps, ceil(rows / dot.group), spec.block * dot.group)
 
 
 def weight_number(spec: RegionSpec, source: Source) -> Number:
-    """Type of the packed weights: the source's, or what its dot product takes."""
+    """Type of the packed weights: the source's, or what its dot product takes.
+
+    Words of several weights are int32, and the bits of a float16 are an int16, which every compiler can read.
+    """
     dot = spec.dot(source)
-    return dot.weights if dot else source.weights
+    if dot is not None:
+        return "int32" if dot.in_words else dot.weights
+    return "int16" if source.weights == "float16" else source.weights
 
 
 def count_number(signal: Signal) -> Number:
@@ -374,7 +385,7 @@ def _number_mistakes(spec: RegionSpec, source: Source) -> list[str]:
     """Numbers of a source that do not go with the region's."""
     found, is_real = [], spec.accumulator == "float32"
     given = [source.weights] * source.is_weighted + [source.values] * (source.form == "dense")
-    if any((number == "float32") != is_real for number in given):
+    if any((number in ("float32", "float16")) != is_real for number in given):
         found.append(f"{' and '.join(given)} do not add up in {spec.accumulator}")
     if not is_real and source.scale != int(source.scale):
         found.append(f"a whole number is scaled by a whole number, not {source.scale}")

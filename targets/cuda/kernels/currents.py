@@ -1,4 +1,4 @@
-"""The first phase of a block: every source adds its current for all positions and timesteps of the tile."""
+"""Sources of current on CUDA cores: spikes that are walked, inputs that are multiplied, shortcuts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,12 @@ from ldsnn_compiler.targets.cpu.kernels.event import first_block_word
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, Source, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import steps, summed
 from ldsnn_compiler.targets.cpu.kernels.tir import Buffer, Expr
+from ldsnn_compiler.targets.cuda import device
 from ldsnn_compiler.targets.cuda.kernels.region import Block, registers
 
 
-def emit(block: Block) -> None:
-    """All sources; each slot of a current belongs to one thread, so that they may follow each other unannounced."""
-    started: set[int] = set()
-    for i, source in enumerate(block.spec.sources):
-        rate = steps(block.spec, source)
-        kind = _Shortcut if source.kind != "conv" else _Events if block.spec.walks_bits(source) else _Dense
-        kind(block, source, i, rate not in started).emit()
-        started.add(rate)
-
-
 @dataclass(frozen=True)
-class _Visit:
+class Visit:
     """A position (sample, row, column, pixel) and the first of the timesteps that one thread works on at once."""
 
     sample: Expr
@@ -41,9 +32,8 @@ class _Visit:
     slot: Expr
 
 
-class _Adder(ABC):
-    """Adds one source's current; ``is_first``: the current holds nothing yet. ``times`` steps of ``width`` channels at
-    once, in registers."""
+class Adder(ABC):
+    """Adds one source's current; ``is_first``: the current holds nothing yet. Sums are kept in registers."""
 
     def __init__(self, block: Block, source: Source, index: int, is_first: bool) -> None:
         self.block, self.source, self.is_first = block, source, is_first
@@ -52,19 +42,58 @@ class _Adder(ABC):
         self.weights: Buffer = block.buffers.get(f"w{index}")
         self.lanes = self.launch.lanes(self.spec)
         self.rate, self.parts = steps(self.spec, source), summed(self.spec, source)
-        self.times = self._times()
         self.lane = tir.let(tirx.floormod(block.thread, self.lanes))
         rest = tirx.floordiv(block.thread, self.lanes)
         self.row = tir.let(tirx.floormod(rest, self.launch.rows))
         self.split = tir.let(tirx.floordiv(rest, self.launch.rows))
         self.number = self.spec.number
-        self.sums = registers(self.times * self.launch.width, self.number)
-
-    def _times(self) -> int:
-        return 1
+        self.sums = registers(self._sums(), self.number)
 
     @abstractmethod
-    def _add(self, visit: _Visit) -> None:
+    def _sums(self) -> int:
+        """Registers for sums."""
+
+    @abstractmethod
+    def emit(self) -> None:
+        """All that this thread adds."""
+
+    def _time(self, visit: Visit, t: int, part: Expr) -> Expr:
+        return (visit.step + t) * self.parts + part
+
+    def _cast(self, value: Expr) -> Expr:
+        return tir.cast(value, self.number, 1)
+
+    def _weight(self, *at: Expr) -> Expr:
+        """One weight, as a number of the sums' type."""
+        held = self.weights[at]
+        return device.half(held) if self.source.weights == "float16" else self._cast(held)
+
+    def _value(self, visit: Visit, time: Expr, pixel: Expr, channel: Expr) -> Expr:
+        """The input of one channel, a number or a count."""
+        if self.source.form == "dense":
+            return self._cast(self.x[visit.sample, time, pixel, channel])
+        word, bit = tirx.floordiv(channel, WORD), tirx.floormod(channel, WORD)
+        return self._cast(count([self.x[visit.sample, time, k, pixel, word] for k in range(self.source.planes)], bit))
+
+    @property
+    def is_within(self) -> bool:
+        """Whether all channels of a block are some."""
+        return self.spec.channels % self.spec.block == 0
+
+
+class PerThread(Adder):
+    """Every thread adds for itself: ``times`` steps of ``width`` channels at once."""
+
+    @property
+    def times(self) -> int:
+        """Timesteps at once."""
+        return 1
+
+    def _sums(self) -> int:
+        return self.times * self.launch.width
+
+    @abstractmethod
+    def _add(self, visit: Visit) -> None:
         """Add what the source gives to the registers."""
 
     def emit(self) -> None:
@@ -78,7 +107,7 @@ class _Adder(ABC):
                 tir.store(current, self.sums[at], *slot)
 
     @contextmanager
-    def _visits(self) -> Iterator[_Visit]:
+    def _visits(self) -> Iterator[Visit]:
         groups = self.launch.tile * self.rate // self.times
         with T.serial(ceil(groups / self.launch.rows)) as turn:
             group = tir.let(turn * self.launch.rows + self.row)
@@ -88,7 +117,7 @@ class _Adder(ABC):
                 sample, pixel = self.block.position(number)
                 width = self.spec.space[1]
                 step = tirx.floormod(group, self.rate // self.times) * self.times
-                yield _Visit(
+                yield Visit(
                     sample,
                     tir.let(tirx.floordiv(pixel, width)),
                     tir.let(tirx.floormod(pixel, width)),
@@ -97,7 +126,7 @@ class _Adder(ABC):
                     tir.let(group * self.times),
                 )
 
-    def _slots(self, visit: _Visit) -> list[tuple[int, tuple[Expr, Expr, Expr]]]:
+    def _slots(self, visit: Visit) -> list[tuple[int, tuple[Expr, Expr, Expr]]]:
         """(register, place in the current) of every step and channel that a thread holds."""
         members = [(t, v) for t in range(self.times) for v in range(self.launch.width)]
         return [(t * self.launch.width + v, (self.split, visit.slot + t, self._channel(v))) for t, v in members]
@@ -106,41 +135,28 @@ class _Adder(ABC):
         """Channel within the block; neighbours belong to neighbouring threads."""
         return v * self.lanes + self.lane
 
-    def _time(self, visit: _Visit, t: int, part: Expr) -> Expr:
-        return (visit.step + t) * self.parts + part
 
-    def _cast(self, value: Expr) -> Expr:
-        return tir.cast(value, self.number, 1)
-
-    def _value(self, visit: _Visit, time: Expr, pixel: Expr, channel: Expr) -> Expr:
-        """The input of one channel, a number or a count."""
-        if self.source.form == "dense":
-            return self._cast(self.x[visit.sample, time, pixel, channel])
-        word, bit = tirx.floordiv(channel, WORD), tirx.floormod(channel, WORD)
-        return self._cast(count([self.x[visit.sample, time, k, pixel, word] for k in range(self.source.planes)], bit))
-
-
-class _Shortcut(_Adder):
+class Shortcut(PerThread):
     """Identity shortcuts and currents computed elsewhere: ``current += scale * value``."""
 
-    def _add(self, visit: _Visit) -> None:
+    def _add(self, visit: Visit) -> None:
         with T.If(self.split == 0), T.Then(), T.serial(self.parts) as part:
             for v in range(self.launch.width):
                 channel = tir.let(self.block.first_channel + self._channel(v))
-                with tir.when(self.spec.channels % self.spec.block == 0 or channel < self.spec.channels):
+                with tir.when(self.is_within or channel < self.spec.channels):
                     value = self._value(visit, self._time(visit, 0, part), visit.pixel, channel)
                     tir.store(self.sums, self.sums[v] + self._scaled(value, channel), v)
 
     def _scaled(self, value: Expr, channel: Expr) -> Expr:
         if self.source.per_channel:
-            return tir.fence(value * self._cast(self.weights[channel]), 1)
+            return tir.fence(value * self._weight(channel), 1)
         if self.source.scale == 1.0:
             return value
         return tir.fence(value * tir.const(self.source.scale, 1, self.number), 1)
 
 
-class _Convolution(_Adder):
-    """Loops over the words of input that a position reads, dealt out to the splits."""
+class Window(Adder):
+    """Knows which words of input a position reads."""
 
     def __init__(self, block: Block, source: Source, index: int, is_first: bool) -> None:
         super().__init__(block, source, index, is_first)
@@ -148,20 +164,7 @@ class _Convolution(_Adder):
         self.rows = 1 if self.spec.is_depthwise(source) else input_range(self.spec, source, 0)[1]
         self.words = words(self.rows)
 
-    def _add(self, visit: _Visit) -> None:
-        splits, total = self.launch.splits, self.source.taps * self.words
-        with T.serial(ceil(total / splits)) as turn:
-            number = tir.let(turn * splits + self.split)
-            tap, word = tir.let(tirx.floordiv(number, self.words)), tir.let(tirx.floormod(number, self.words))
-            pixel, inside = self._input(visit, tap)
-            with tir.when(tir.both(total % splits == 0 or number < total, inside)):
-                self._add_word(visit, tir.let(pixel), tap, word)
-
-    @abstractmethod
-    def _add_word(self, visit: _Visit, pixel: Expr, tap: Expr, word: Expr) -> None:
-        """Add what 64 inputs of a pixel give through a kernel position."""
-
-    def _input(self, visit: _Visit, tap: Expr) -> tuple[Expr, Expr]:
+    def _input(self, visit: Visit, tap: Expr) -> tuple[Expr, Expr]:
         """The input pixel under a kernel position, and whether there is one."""
         s = self.source
         places = (
@@ -179,7 +182,7 @@ class _Convolution(_Adder):
         outputs = (self.spec.space[axis] - 1) * s.stride[axis]
         return outputs - s.padding[axis] + (s.kernel[axis] - 1) * s.dilation[axis]
 
-    def _word(self, visit: _Visit, time: Expr, plane: int, pixel: Expr, word: Expr) -> Expr:
+    def _word(self, visit: Visit, time: Expr, plane: int, pixel: Expr, word: Expr) -> Expr:
         held = self.x[visit.sample, time, plane, pixel, self.first_word + word]
         if self.source.groups == 1:
             return held
@@ -187,7 +190,24 @@ class _Convolution(_Adder):
         return tirx.if_then_else(self.first_word + word < words(self.source.channels), held, tir.u64(0))
 
 
-class _Events(_Convolution):
+class Convolution(Window, PerThread):
+    """Loops over the words of input that a position reads, dealt out to the splits."""
+
+    def _add(self, visit: Visit) -> None:
+        splits, total = self.launch.splits, self.source.taps * self.words
+        with T.serial(ceil(total / splits)) as turn:
+            number = tir.let(turn * splits + self.split)
+            tap, word = tir.let(tirx.floordiv(number, self.words)), tir.let(tirx.floormod(number, self.words))
+            pixel, inside = self._input(visit, tap)
+            with tir.when(tir.both(total % splits == 0 or number < total, inside)):
+                self._add_word(visit, tir.let(pixel), tap, word)
+
+    @abstractmethod
+    def _add_word(self, visit: Visit, pixel: Expr, tap: Expr, word: Expr) -> None:
+        """Add what 64 inputs of a pixel give through a kernel position."""
+
+
+class Events(Convolution):
     """Walks the set bits of a word; all threads of a warp that stand side by side along the channels walk together.
 
     A few spikes at a time, so that their weights are on their way together.
@@ -198,7 +218,7 @@ class _Events(_Convolution):
         self.open = registers(self.launch.unroll, "uint64")
         self.taken = registers(self.launch.unroll * self.launch.width, self.number)
 
-    def _add_word(self, visit: _Visit, pixel: Expr, tap: Expr, word: Expr) -> None:
+    def _add_word(self, visit: Visit, pixel: Expr, tap: Expr, word: Expr) -> None:
         with T.serial(self.parts) as part:
             time = self._time(visit, 0, part)
             planes = [tir.let(self._word(visit, time, k, pixel, word)) for k in range(self.source.planes)]
@@ -216,7 +236,7 @@ class _Events(_Convolution):
             tir.store(self.open, _without_lowest(self.open[u - 1]), u)
         for u in range(unroll):
             for v in range(width):
-                value = self._weight(planes, tap, word, self.open[u], v)
+                value = self._added(planes, tap, word, self.open[u], v)
                 # the first bit is there, or the loop would have ended
                 some = value if u == 0 else tirx.if_then_else(self.open[u] != tir.u64(0), value, zero)
                 tir.store(self.taken, some, u * width + v)
@@ -225,31 +245,33 @@ class _Events(_Convolution):
                 tir.store(self.sums, self.sums[v] + self.taken[u * width + v], v)
         tir.store(self.open, _without_lowest(self.open[unroll - 1]), 0)
 
-    def _weight(self, planes: list[Expr], tap: Expr, word: Expr, open_: Expr, v: int) -> Expr:
+    def _added(self, planes: list[Expr], tap: Expr, word: Expr, open_: Expr, v: int) -> Expr:
+        """What the lowest bit adds to a channel."""
         bit = tir.trailing_zeros(open_)
-        weight = self._cast(self.weights[self.block.channels, tap, word * WORD + bit, self._channel(v)])
+        weight = self._weight(self.block.channels, tap, word * WORD + bit, self._channel(v))
         return weight if len(planes) == 1 else weight * self._cast(count(planes, bit))
 
 
-class _Dense(_Convolution):
+class Dense(Convolution):
     """Multiplies every input; the weights of one input serve several timesteps."""
 
     def __init__(self, block: Block, source: Source, index: int, is_first: bool) -> None:
         super().__init__(block, source, index, is_first)
         self.held = registers(self.launch.width, self.number)
 
-    def _times(self) -> int:
+    @property
+    def times(self) -> int:
+        """Timesteps at once."""
         return self.launch.times if self.rate % self.launch.times == 0 else 1
 
-    def _add_word(self, visit: _Visit, pixel: Expr, tap: Expr, word: Expr) -> None:
+    def _add_word(self, visit: Visit, pixel: Expr, tap: Expr, word: Expr) -> None:
         depthwise = self.spec.is_depthwise(self.source)
         with T.serial(self.parts) as part, T.serial(1 if depthwise else min(WORD, self.rows)) as bit:
             row = tir.let(word * WORD + bit)
             channel = self.first_word * WORD + row
             with tir.when(depthwise or self._whole or tirx.And(row < self.rows, channel < self.source.channels)):
                 for v in range(self.launch.width):
-                    weight = self.weights[self.block.channels, tap, row, self._channel(v)]
-                    tir.store(self.held, self._cast(weight), v)
+                    tir.store(self.held, self._weight(self.block.channels, tap, row, self._channel(v)), v)
                 for t in range(self.times):
                     self._multiply(visit, t, part, pixel, channel)
 
@@ -258,7 +280,7 @@ class _Dense(_Convolution):
         """Every bit of every word is an input."""
         return self.source.groups == 1 and (self.rows % WORD == 0 or self.rows < WORD)
 
-    def _multiply(self, visit: _Visit, t: int, part: Expr, pixel: Expr, channel: Expr) -> None:
+    def _multiply(self, visit: Visit, t: int, part: Expr, pixel: Expr, channel: Expr) -> None:
         width, time = self.launch.width, self._time(visit, t, part)
         depthwise = self.spec.is_depthwise(self.source)
         value = None if depthwise else tir.let(self._value(visit, time, pixel, channel))
@@ -268,7 +290,7 @@ class _Dense(_Convolution):
                 tir.store(self.sums, multiply_add(value, self.held[v], self.sums[at]), at)
                 continue
             own = tir.let(self.block.first_channel + self._channel(v))
-            with tir.when(self.spec.channels % self.spec.block == 0 or own < self.spec.channels):
+            with tir.when(self.is_within or own < self.spec.channels):
                 x = self._value(visit, time, pixel, own)
                 tir.store(self.sums, multiply_add(x, self.held[v], self.sums[at]), at)
 

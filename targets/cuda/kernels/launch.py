@@ -7,7 +7,12 @@ from math import ceil
 
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, Tuning, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import steps
+from ldsnn_compiler.targets.cuda.gpu import Gpu
 
+#: instructions of tensor cores
+MATRICES = ("mma-half", "mma-byte")
+#: of a layer on tensor cores: output channels are more than, inputs of a kernel position at least
+LEAST_CHANNELS, LEAST_INPUTS = 16, 16
 #: what a block may have without asking for more
 MOST_THREADS = 1024
 MOST_SHARED_BYTES = 48 * 1024
@@ -20,7 +25,8 @@ class Launch:
 
     ``width``: output channels of one thread. ``rows``: (position, timestep) pairs that are worked on at once.
     ``splits``: parts of the input that are added by different threads. ``times``: timesteps that one thread of a dense
-    source holds at once. ``unroll``: spikes whose weights are on their way at once.
+    source holds at once. ``unroll``: spikes whose weights are on their way at once. ``matrices``: on tensor cores a row
+    is a warp, of as many times 16 (position, timestep) pairs.
     """
 
     tile: int = 1
@@ -29,6 +35,7 @@ class Launch:
     splits: int = 1
     times: int = 1
     unroll: int = 4
+    matrices: int = 1
 
     def lanes(self, spec: RegionSpec) -> int:
         """Threads side by side along the channels."""
@@ -52,6 +59,8 @@ def launch(spec: RegionSpec, multiprocessors: int) -> Launch:
     threads of its own. Where that leaves multiprocessors idle, the inputs are split; where there is more than enough,
     a block takes several positions, which find weights in a near cache.
     """
+    if any(_is_matrix(spec, s) for s in spec.sources):
+        return _of_matrices(spec, multiprocessors)
     width = next(w for w in (2, 1) if spec.block % w == 0 and (spec.block // w >= 32 or w == 1))
     rate = max((steps(spec, s) for s in spec.sources), default=1)
     times = max((t for t in (8, 4, 2, 1) if rate % t == 0), default=1) if not _walks(spec) else 1
@@ -64,6 +73,32 @@ def launch(spec: RegionSpec, multiprocessors: int) -> Launch:
     wanted = ceil(4 * multiprocessors * 256 / max(1, blocks * found.threads(spec)))
     splits = max(1, min(room, wanted, _parts(spec), 8))
     return _fitting(spec, Launch(tile, width, rows, splits, times))
+
+
+def _of_matrices(spec: RegionSpec, multiprocessors: int) -> Launch:
+    """Blocks of up to 128 (position, timestep) pairs, as many as leave no multiprocessor without one and as fit; the
+    input is split where a block would have few warps."""
+    rate = max(steps(spec, s) for s in spec.sources)
+    positions = spec.pixels * (spec.batch or 1)
+    tiles = sorted({max(1, pairs // rate) for pairs in (16, 32, 64, 128)})
+    fitting = [t for t in tiles if _matrices(spec, t, rate).shared_bytes(spec) <= MOST_SHARED_BYTES]
+    busy = [t for t in fitting if ceil(positions / t) * spec.blocks >= multiprocessors]
+    return _fitting(spec, _matrices(spec, max(busy, default=tiles[0]), rate))
+
+
+def _matrices(spec: RegionSpec, tile: int, rate: int) -> Launch:
+    """The launch of so many positions, with as many splits as leave eight warps and fit."""
+    matrices = 2 if tile * rate > 16 else 1
+    rows = ceil(tile * rate / (16 * matrices))
+    found = Launch(tile, spec.block // 32, rows, matrices=matrices)
+    splits = [n for n in (8, 4, 2) if n * rows <= 8 and n <= _parts(spec)]
+    possible = (replace(found, splits=n) for n in splits)
+    return next((f for f in possible if f.shared_bytes(spec) <= MOST_SHARED_BYTES), found)
+
+
+def _is_matrix(spec: RegionSpec, source: Source) -> bool:
+    dot = spec.dot(source)
+    return dot is not None and dot.is_matrix
 
 
 def _walks(spec: RegionSpec) -> bool:
@@ -84,15 +119,21 @@ def parts(spec: RegionSpec, source: Source) -> int:
 def _fitting(spec: RegionSpec, wanted: Launch) -> Launch:
     """The launch with fewer splits and positions, until it fits into shared memory; a single one always may."""
     tile, splits = wanted.tile, wanted.splits
-    while (found := Launch(tile, wanted.width, wanted.rows, splits, wanted.times)).shared_bytes(
-        spec
-    ) > MOST_SHARED_BYTES:
+    while (found := replace(wanted, tile=tile, splits=splits)).shared_bytes(spec) > MOST_SHARED_BYTES:
         if tile * splits == 1:
             return found
         tile, splits = (tile, splits // 2) if splits > 1 else (tile // 2, splits)
     return found
 
 
-def tuned(spec: RegionSpec) -> RegionSpec:
-    """The region in blocks of 64 output channels, as weights are packed for a GPU."""
-    return replace(spec, tuning=Tuning(lanes=4, block=WORD))
+def tuned(spec: RegionSpec, gpu: Gpu) -> RegionSpec:
+    """The region in blocks of 64 output channels, as weights are packed for a GPU with the instructions of this one.
+
+    Tensor cores take 32 channels or 64, and 16 inputs or more: fewer are multiplied on CUDA cores.
+    """
+    names = tuple(name for name in MATRICES if gpu.rate(name))
+    whole = replace(spec, tuning=Tuning(lanes=32, block=WORD, dots=(*names, "dp4a")))
+    wide = spec.channels > LEAST_CHANNELS
+    if wide and any(_is_matrix(whole, s) and s.channels // s.groups >= LEAST_INPUTS for s in spec.sources):
+        return whole
+    return replace(spec, tuning=Tuning(lanes=4, block=WORD, dots=("dp4a",)))

@@ -1,9 +1,9 @@
 """One function per region: blocks of threads that add currents, scan neurons, and pack what they emit.
 
-A block goes through three phases with a barrier between them: every thread adds the currents of its channels,
-positions and timesteps into shared memory; then a thread per neuron takes its membrane through all timesteps; then a
-thread per word gathers 64 counts into bits. No register lives longer than its phase, so that a phase is a loop over the
-threads on a machine that has none (:mod:`ldsnn_compiler.targets.cuda.emulate`).
+A block goes through three phases with a barrier between them: threads, or warps with matrices, add the currents of
+their channels, positions and timesteps into shared memory; then a thread per neuron takes its membrane through all
+timesteps; then a thread per word gathers 64 counts into bits. A machine that has no threads does it in loops
+(:mod:`ldsnn_compiler.targets.cuda.emulate`).
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def _blocks(spec: RegionSpec, launch: Launch, found: Mapping[str, Buffer], batch
 
 
 def _phases(block: Block) -> None:
-    from ldsnn_compiler.targets.cuda.kernels import currents, scan
+    from ldsnn_compiler.targets.cuda.kernels import scan, sources
 
-    currents.emit(block)
+    sources.emit(block)
     if block.spec.sources:
         barrier()
     scan.emit(block)

@@ -1,13 +1,16 @@
-"""Which regions and pools are dealt out to threads: those with enough to do. Results do not depend on it."""
+"""What work is reckoned to cost: which regions and pools are dealt out to threads, and what counts cost events."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
+from graphs import Net
 from kernels_harness import check_many
 
 from ldsnn_compiler.ir.neuron import neuron
+from ldsnn_compiler.targets.boards import board
+from ldsnn_compiler.targets.cost import Synapses
 from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, region, tuned
 from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, sum_pool
 
@@ -40,3 +43,17 @@ def test_small_pools_are_one_threads() -> None:
 
 def test_regions_of_one_thread_compute_the_same() -> None:
     check_many([layer(2, 1), layer(2, 1, "event"), layer(1, 2, "event")])
+
+
+def test_counts_make_events_dearer() -> None:
+    """Read off their bit planes and multiplied by; a pool of spikes leaves most of them alone."""
+    machine = board("znver4")
+    spikes, counts = Synapses(1000, 64, whole=True), Synapses(1000, 64, whole=True, planes=6)
+    assert counts.event_ns(machine, 0.3) > 2 * spikes.event_ns(machine, 0.3)
+    assert counts.dense_ns(machine) == spikes.dense_ns(machine)
+    net = Net(4)
+    x = net.input((2, 8, 8))
+    graded = net.conv(net.neuron(x, neuron("if", max_count=20)), 2)
+    pooled = net.conv(net.pool(net.neuron(graded)), 2)
+    net.output(net.neuron(pooled))
+    assert [Synapses.of(net.graph, v.node).planes for v in (graded, pooled)] == [5, 1]

@@ -147,7 +147,7 @@ def prepare(
     usual = default_pipeline(stage=graph.stage)
     given = with_schedule(parse_pipeline(usual if pipeline is None else pipeline), chosen)
     given = with_numerics(given, graph, numerics, calibration, weight_bits)
-    passes = [_completed(p, machine, density) for p in given]
+    passes = [_completed(p, machine, density, batch) for p in given]
     started = perf_counter()
     (progress or _silent)("passes", 0.0)
     lowered = run_pipeline(graph.clone(), passes, instruments)
@@ -184,7 +184,7 @@ def _tunings(
     return known_tunings(graph, machine, batch, density, None if tuned is True else tuned) if tuned else {}
 
 
-def _completed(each: Pass, machine: Board, density: Mapping[str, float] | None) -> Pass:
+def _completed(each: Pass, machine: Board, density: Mapping[str, float] | None, batch: int | None) -> Pass:
     """The pass with what the caller of :func:`compile` gave, where its own text leaves that out."""
     if each.name == "select-kernels":
         values: dict[str, Any] = {}
@@ -194,6 +194,8 @@ def _completed(each: Pass, machine: Board, density: Mapping[str, float] | None) 
             values["target"] = machine.name if is_known else json.dumps(machine.to_json())
         if density is not None and getattr(each, "density", "") is None:
             values["density"] = json.dumps(dict(sorted(density.items())))
+        if machine.gpu is not None and batch is not None and getattr(each, "batch", batch) is None:
+            values["batch"] = batch
         return replace(each, **values)
     return each
 

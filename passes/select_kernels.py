@@ -14,7 +14,8 @@ After::
 
 The maths: a layer that walks spikes costs ``reads * density * (find + rows)``, one that multiplies everything
 ``reads * channels`` (see ``ldsnn_compiler.targets.cost``); the density of a layer's input is measured, or guessed for
-neurons and followed through pools (a window of n is silent with probability ``(1 - d)**n``). Bounded events travel in
+neurons and followed through pools (a window of n is silent with probability ``(1 - d)**n``). Layers that fit a GPU's
+tensor cores are weighed by the batch as well (``ldsnn_compiler.targets.cuda.cost``). Bounded events travel in
 bits (bit planes for counts) where their producer can write them and a consumer reads them; where the others read
 numbers, those are unpacked once. Counts that only dense kernels of whole numbers read travel in bytes.
 """
@@ -38,6 +39,7 @@ from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.cost import GUESSED_DENSITY, prefers_events
+from ldsnn_compiler.targets.cuda.cost import Layer
 from ldsnn_compiler.targets.region import SYNAPSES, fusible, scales_whole
 
 #: counts of more bits than this travel as numbers
@@ -51,7 +53,8 @@ class SelectKernels(Pass):
     """Place every node on ``target`` (a board's name, or the JSON text of one; default native).
 
     ``density`` is a JSON file, or JSON text, of the non-zero share of values by node name or module path. ``kernel``
-    forces ``event`` or ``dense`` on every layer that has the choice.
+    forces ``event`` or ``dense`` on every layer that has the choice. ``batch`` (default 1) is what the choice is made
+    for on a GPU whose tensor cores a layer fits.
     """
 
     name: ClassVar[str] = "select-kernels"
@@ -59,6 +62,7 @@ class SelectKernels(Pass):
     target: str | None = None
     density: str | None = None
     kernel: str | None = None
+    batch: int | None = None
 
     def run(self, graph: Graph) -> bool:
         if graph.stage != "scheduled":
@@ -67,7 +71,8 @@ class SelectKernels(Pass):
             )
         if self.kernel not in (None, "event", "dense"):
             raise LdsnnError(Problem(f"kernel is event or dense, not {self.kernel!r}", where=self.name))
-        chooser = _Chooser(graph, _board(self.target or "native"), read_densities(graph, self.density), self.kernel)
+        densities = read_densities(graph, self.density)
+        chooser = _Chooser(graph, _board(self.target or "native"), densities, self.kernel, self.batch or 1)
         for node in graph.nodes:
             if node.op.name not in ("input", "output"):
                 graph.place(node, chooser.placement(node))
@@ -113,8 +118,10 @@ def read_densities(graph: Graph, source: str | None) -> dict[str, float]:
 
 
 class _Chooser:
-    def __init__(self, graph: Graph, machine: Board, densities: Mapping[str, float], kernel: str | None) -> None:
-        self.graph, self.board, self.kernel = graph, machine, kernel
+    def __init__(
+        self, graph: Graph, machine: Board, densities: Mapping[str, float], kernel: str | None, batch: int
+    ) -> None:
+        self.graph, self.board, self.kernel, self.batch = graph, machine, kernel, batch
         self.measured, self.known = densities, dict[str, float]()
         self.cyclic = cyclic(graph)
 
@@ -138,7 +145,11 @@ class _Chooser:
             return "dense"
         if self.kernel is not None:
             return self.kernel
-        return "event" if prefers_events(self.graph, node, self.board, self.density(source.node)) else "dense"
+        density, gpu = self.density(source.node), self.board.gpu
+        layer = Layer.of(self.graph, node, gpu, source.type.signal.unit) if gpu is not None else None
+        if layer is not None and gpu is not None:
+            return "event" if layer.prefers_events(gpu, self.batch, density) else "dense"
+        return "event" if prefers_events(self.graph, node, self.board, density) else "dense"
 
     def _form(self, node: Node) -> str:
         signal = node.type.signal

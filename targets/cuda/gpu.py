@@ -9,6 +9,8 @@ from functools import cache
 from ldsnn_compiler.errors import LdsnnError, Problem
 
 DRIVER = "libcuda.so.1"
+#: of a layer on tensor cores: output channels are more than, inputs of a kernel position at least
+LEAST_CHANNELS, LEAST_INPUTS = 16, 16
 #: numbers of the driver's device attributes
 _ATTRIBUTES = {"major": 75, "minor": 76, "multiprocessors": 16, "l2": 38, "shared": 81}
 

@@ -7,12 +7,10 @@ from math import ceil
 
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, Tuning, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import steps
-from ldsnn_compiler.targets.cuda.gpu import Gpu
+from ldsnn_compiler.targets.cuda.gpu import LEAST_CHANNELS, LEAST_INPUTS, Gpu
 
 #: instructions of tensor cores
 MATRICES = ("mma-half", "mma-byte")
-#: of a layer on tensor cores: output channels are more than, inputs of a kernel position at least
-LEAST_CHANNELS, LEAST_INPUTS = 16, 16
 #: what a block may have without asking for more
 MOST_THREADS = 1024
 MOST_SHARED_BYTES = 48 * 1024

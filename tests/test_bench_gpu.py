@@ -25,7 +25,10 @@ def test_what_is_prepared_runs_elsewhere(tmp_path: Path, monkeypatch: pytest.Mon
     folder = folders.read(tmp_path)
     network = folders.network_of(folder)
     assert [s.shape for s in network.spikes] == [(4, 1, 128)] * 2
-    assert {row.name for row in rows.ours(folder)} == {"ldsnn_event", "ldsnn_dense", "ldsnn_int", "ldsnn_schedule"}
+    names = {"ldsnn_event", "ldsnn_dense", "ldsnn_int", "ldsnn_int_dense", "ldsnn_schedule"}
+    assert {row.name for row in rows.ours(folder)} == names
+    assert all(entry.limits and min(entry.limits.values()) > 0 for entry in folder.entries)
+    assert measure.shares({"a": 1.0, "b": 1.0}, {"a": 4.0}) == {"a": 0.25}
     for row in rows.ours(folder):
         for batch in (1, 3):
             assert row.expected is not None
@@ -59,12 +62,14 @@ def test_the_table_is_made_from_a_result(tmp_path: Path) -> None:
             {"name": "spikingjelly, batch 1", "latency_ms": 3.0},
         ],
         "speedup": {"1": measure.speedups({("ldsnn_event", 1): 0.5, ("spikingjelly", 1): 3.0}, 1), "16": {}},
+        "limit_shares": {"ldsnn_event, batch 1": {"event_scan_kernel": 0.25}},
         "spikes": {"ldsnn_event": {"spikes": 10, "differing": 0}},
         "identical_scores": {"ldsnn_event, batch 1": False}, "left_out": {"torch, batch 1": "no reason"},
     }  # fmt: skip
     text = markdown(data)
     assert "| ldsnn_event | 0.5 | 2 | 6.00x |  |" in text and "| spikingjelly | 3 |  | 1.00x |  |" in text
     assert "ldsnn_event, batch 1." in text and "no reason" in text and "a GPU" in text
+    assert "`event_scan_kernel` 25%" in text
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

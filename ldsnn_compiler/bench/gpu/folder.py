@@ -25,7 +25,8 @@ INDEX, ARRAYS = "prepared.json", "arrays.npz"
 @dataclass
 class Entry:
     """One compiled network. ``arguments`` maps names to arrays; ``expected`` is the array of the interpreter's scores;
-    ``probed``: every neuron layer is an output too."""
+    ``probed``: every neuron layer is an output too. ``limits``: microseconds that functions on the device take at the
+    least (:mod:`.limits`)."""
 
     name: str
     batch: int
@@ -36,6 +37,7 @@ class Entry:
     expected: str
     probed: bool = False
     note: str = ""
+    limits: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

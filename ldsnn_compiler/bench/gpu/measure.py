@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -36,6 +36,7 @@ class _Found:
     identical: dict[str, bool]
     left_out: dict[str, str]
     kernels: dict[str, dict[str, float]]
+    shares: dict[str, dict[str, float]]
 
 
 def run(path: Path, repeats: int = 100, budget: float = 440.0, tell: Tell = lambda text: None) -> Report:
@@ -43,7 +44,7 @@ def run(path: Path, repeats: int = 100, budget: float = 440.0, tell: Tell = lamb
     check_device()
     started, folder = perf_counter(), read(path)
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
-    network, found = network_of(folder), _Found([], {}, {}, {}, {})
+    network, found = network_of(folder), _Found([], {}, {}, {}, {}, {})
     batches = sorted({e.batch for e in folder.entries if not e.probed})
     with torch.inference_mode():
         spikes = _spikes(folder, network)
@@ -133,16 +134,28 @@ def _spikes(folder: Folder, network: Network) -> dict[str, Any]:
 
 
 def _profile(folder: Folder, found: _Found) -> None:
-    """Microseconds of every kernel in one run, from CUDA's own trace; of the smallest batch of each of our rows."""
+    """Microseconds of every kernel in one run, from CUDA's own trace, and its share of the limit; of the smallest batch
+    and the largest of each of our rows."""
     from torch.profiler import ProfilerActivity, profile
 
-    for row in ours(folder):
-        call = row.make(min(e.batch for e in folder.entries))
+    batches, limits = {e.batch for e in folder.entries if not e.probed}, _limits(folder)
+    for row, batch in ((row, batch) for row in ours(folder) for batch in sorted({min(batches), max(batches)})):
+        call, name = row.make(batch), f"{row.name}, batch {batch}"
         call()
         with profile(activities=[ProfilerActivity.CUDA]) as trace:
             call()
             torch.cuda.synchronize()
-        found.kernels[row.name] = {e.key: round(e.device_time_total, 2) for e in trace.key_averages()}
+        found.kernels[name] = {e.key: round(e.device_time_total, 2) for e in trace.key_averages()}
+        found.shares[name] = shares(limits[name], found.kernels[name])
+
+
+def shares(limits: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:
+    """Limit by time of every function that has both, microseconds."""
+    return {name: round(least / taken[name], 3) for name, least in limits.items() if taken.get(name)}
+
+
+def _limits(folder: Folder) -> dict[str, dict[str, float]]:
+    return {f"{e.name}, batch {e.batch}": e.limits for e in folder.entries if not e.probed}
 
 
 def _report(folder: Folder, found: _Found, spikes: dict[str, Any], batches: Sequence[int], seconds: float) -> Report:
@@ -160,6 +173,7 @@ def _report(folder: Folder, found: _Found, spikes: dict[str, Any], batches: Sequ
         "identical_scores": found.identical,
         "left_out": found.left_out,
         "kernels_us": found.kernels,
+        "limit_shares": found.shares,
         "notes": {row.name: row.note for row in [*ours(folder), *theirs(network_of(folder))]},
         "speedup": {str(batch): speedups(found.medians, batch) for batch in batches},
     }

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from ldsnn_compiler.bench.gpu.folder import Entry, Folder, keep_network
+from ldsnn_compiler.bench.gpu.limits import limits, measured
 from ldsnn_compiler.bench.network import Network, build
 from ldsnn_compiler.bench.ours import graph_of, with_probes
 from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile
 from ldsnn_compiler.integers import calibrate
-from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.runtime.compiled import Compiled
 from ldsnn_compiler.runtime.light import arguments
@@ -27,8 +27,8 @@ BATCHES = (1, 16, 256)
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of ours: ``kernel`` forces one kind wherever there is a choice; ``scheduled`` takes fewer timesteps where
-    maps are small."""
+    """A row of ours: ``kernel`` forces one kind wherever there is a choice (dense: on tensor cores where they fit);
+    ``scheduled`` takes fewer timesteps where maps are small."""
 
     name: str
     kernel: str | None = None
@@ -40,6 +40,7 @@ VARIANTS = (
     Variant("ldsnn_event", "event"),
     Variant("ldsnn_dense", "dense"),
     Variant("ldsnn_int", "event", numerics="int"),
+    Variant("ldsnn_int_dense", "dense", numerics="int"),
     Variant("ldsnn_schedule", "event", scheduled=True),
 )
 
@@ -106,8 +107,7 @@ def _add(
         file = Path(scratch) / "net.so"
         made.library.write(file)
         content = file.read_bytes()
-    with torch.no_grad():
-        scores = Interpreter(made.graph).run(network.images[None])[0][-1]
+    scores, density = measured(made.graph, network.images[None])
     name = f"lib-{variant.name}-{batch}{'-probed' if is_probed else ''}.so"
     folder.libraries[name] = content
     folder.about["board"] = made.settings.board.to_json()
@@ -122,5 +122,6 @@ def _add(
             expected=folder.keep(scores.float().numpy()),
             probed=is_probed,
             note=", ".join(dict.fromkeys(k.name for k in made.plans["run"].kernels)),
+            limits=limits(made, batch, density),
         )
     )

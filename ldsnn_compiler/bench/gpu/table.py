@@ -37,5 +37,8 @@ def _compared(data: Mapping[str, Any]) -> str:
     ]
     wrong = [name for name, same in data["identical_scores"].items() if not same]
     lines.append(f"Other scores than expected: {', '.join(wrong)}." if wrong else "All scores are as expected.")
+    for name, found in data.get("limit_shares", {}).items():
+        each = ", ".join(f"`{kernel}` {share:.0%}" for kernel, share in found.items())
+        lines.append(f"Share of the L2 or tensor-core limit, {name}: {each}.")
     lines += [f"Left out: {name} ({why})." for name, why in data["left_out"].items()]
     return "\n".join(lines)

@@ -95,7 +95,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
-        Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, engine="compiled"),
+        Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, repairs=0, engine="compiled"),
         timesteps=64, convert=True, calibrate="bias=true", recalibrate=False, match=False,
     ),
     "nmnist_scnn": Benchmark(

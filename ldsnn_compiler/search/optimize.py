@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ class Effort:
     """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where the interpreter counts work
     on the first ``counted``; ``verified`` (all of it for None) serve the rest. There, on the report split and where
     candidates run compiled, work is counted on all samples. ``width`` schedules are compared at a time, for ``rounds``
-    along the frontier, then for at most ``moves`` rounds of local moves, ending after ``patience`` rounds in vain.
+    along the frontier, and for at most ``repairs`` rounds near cheap ones that just miss; after either, if it brings
+    something, at most ``moves`` rounds of local moves follow, ending after ``patience`` rounds in vain.
     ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in bytes.
     ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see :mod:`ldsnn_compiler.search.engine`. ``recalibration``
     samples serve recalibration, with which up to ``cheaper`` schedules are tried that were not good enough without."""
@@ -70,6 +72,7 @@ class Effort:
     rounds: int = 3
     moves: int = 12
     patience: int = 4
+    repairs: int = 4
     resolution: float = 0.01
     memory: int = 1 << 28
     cache: int = 1 << 30
@@ -255,16 +258,19 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
 def _explored(
     search: _Search, explorer: Explorer, model: Model, frontier: Sequence[Selection], uniform: Point
 ) -> Point:
-    """The cheapest schedule that is good enough to the explorer: along the predicted frontier, near it, and if asked
-    for by global refinement and near what that finds."""
-    effort = search.effort
-    explorer.follow(frontier, effort.width, effort.rounds)
-    explorer.improve(model, explorer.best or uniform, effort.width, effort.moves, effort.patience)
-    before = explorer.best or uniform
-    refine_globally(explorer, search.refine, search.seed, effort.width)
-    if (found := explorer.best or uniform) is not before:
-        explorer.improve(model, found, effort.width, effort.moves, effort.patience)
-    return explorer.best or uniform
+    """The cheapest schedule that is good enough to the explorer: along the predicted frontier, near cheaper ones that
+    just miss, if asked for by global refinement, and each time near what was found."""
+    effort, best = search.effort, None
+    for step in (
+        partial(explorer.follow, frontier, effort.width, effort.rounds),
+        partial(explorer.repair, model, uniform, effort.width, effort.repairs),
+        partial(refine_globally, explorer, search.refine, search.seed, effort.width),
+    ):
+        step()
+        if (found := explorer.best or uniform) is not best:
+            explorer.improve(model, found, effort.width, effort.moves, effort.patience)
+            best = explorer.best or uniform
+    return best or uniform
 
 
 def _spread(count: int, wanted: int) -> Tensor:

@@ -89,6 +89,31 @@ class Explorer:
             current = min(better, key=lambda p: (p.cost, p.figures.loss, p.picks), default=current)
         return current
 
+    def repair(self, model: Model, start: Point, width: int, rounds: int, among: int = 3) -> None:
+        """Where schedules cheaper than the best (or ``start``) just miss being good enough: their neighbours of less
+        predicted loss, in batches, until one is good enough. Local moves from the best do not get there if what lies
+        between is dearer."""
+        limit = (self.best or start).cost
+        for _ in range(rounds):
+            missing = [p for p in self.front() if p.cost < limit and not self.criterion.met(p.figures)][:among]
+            ranked = zip_longest(*(self._repairs(model, point, limit) for point in missing))
+            moves = list(dict.fromkeys(picks for turn in ranked for picks in turn if picks))[:width]
+            if not moves:
+                return
+            points = self.look(moves, "repairs", base=missing[0].picks)
+            if any(self.criterion.met(p.figures) and p.cost < limit for p in points):
+                return
+
+    def _repairs(self, model: Model, point: Point, limit: float) -> list[Picks]:
+        """Neighbours of a point that are to lose less and cost less than ``limit``, the most loss saved per cost added
+        first."""
+        loss, cost, ranked = model.loss(point.picks), model.cost(point.picks), list[tuple[float, Picks]]()
+        for each in sorted(_neighbours(model, self.space, point.picks) - self.seen.keys()):
+            saved, added = loss - model.loss(each), (model.cost(each) / cost - 1) * point.cost
+            if saved > 0 and point.cost + added < limit:
+                ranked.append((-saved / max(added, 0.01 * point.cost), each))
+        return [picks for _, picks in sorted(ranked)]
+
     def _moves(self, model: Model, current: Point) -> list[Picks]:
         """Neighbours that are cheaper by prediction, bold and careful ones in turn.
 

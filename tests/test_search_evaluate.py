@@ -15,7 +15,7 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.ir.types import REAL, SPIKE, Signal, Stream
 from ldsnn_compiler.search.cost import COSTS, NodeWork, program_operations, totals
-from ldsnn_compiler.search.evaluate import Evaluator, Figures, predictions_drop
+from ldsnn_compiler.search.evaluate import Evaluator, Figures, divergences, predictions_drop
 from ldsnn_compiler.search.options import space
 from ldsnn_compiler.search.prefix import Digests, StreamCache, signatures, suffix
 
@@ -131,6 +131,16 @@ def test_figures_survive_json():
     graph = residual()
     figures = Evaluator(graph, samples(graph)).evaluate(space(graph).schedule((1, 1, 1)))
     assert Figures.from_json(figures.to_json()) == figures
+
+
+def test_divergence_is_of_what_tells_classes_apart():
+    """Rates that fall alike lose nothing; classes that come nearer to each other do, and more do more."""
+    scores = torch.rand(50, 4, generator=torch.Generator().manual_seed(1))
+    assert divergences(scores, 0.25 * scores).abs().max() < 1e-6
+    noise = torch.rand(50, 4, generator=torch.Generator().manual_seed(2))
+    losses = [float(divergences(scores, 0.25 * (scores + share * noise)).mean()) for share in (0.1, 0.3, 1.0)]
+    assert 0 < losses[0] < losses[1] < losses[2]
+    assert torch.isfinite(divergences(scores, torch.zeros(50, 4))).all()
 
 
 def test_losses_and_wins_are_paired():

@@ -30,9 +30,10 @@ from ldsnn_compiler.search.cost import NodeWork, from_json, to_json
 from ldsnn_compiler.search.prefix import Digests, StreamCache, Suffix, part, signatures, suffix
 
 MARGIN = 4.0
-"""Scores are scaled so that the original network's mean margin between its two best classes is this, in nats: the
-divergence then means the same for rates, which lie in 0..1, and for logits."""
-VERSION = 2
+"""Each network's scores are scaled so that its mean margin between its two best classes is this, in nats. The
+divergence then means the same for rates, which lie in 0..1, and for logits; and where fewer or coarser spikes change
+all rates alike, which no class is the worse for, it stays small."""
+VERSION = 3
 """Of what figures mean: raised when they would come out differently."""
 
 
@@ -302,11 +303,14 @@ class Evaluator:
 
 def divergences(original: Tensor, found: Tensor) -> Tensor:
     """KL(original || found) of every sample in nats, from class scores ``[N, C]``; see :data:`MARGIN`."""
-    best = original.topk(min(2, original.shape[1]), dim=1).values
-    margin = float((best[:, 0] - best[:, -1]).mean())
-    scale = MARGIN / margin if margin > 0 else 1.0
-    target, other = ((s.double() * scale).log_softmax(1) for s in (original, found))
+    target, other = (_calibrated(scores).log_softmax(1) for scores in (original, found))
     return (target.exp() * (target - other)).sum(1)
+
+
+def _calibrated(scores: Tensor) -> Tensor:
+    best = scores.topk(min(2, scores.shape[1]), dim=1).values
+    margin = float((best[:, 0] - best[:, -1]).mean())
+    return scores.double() * (MARGIN / margin if margin > 0 else 1.0)
 
 
 def predictions_drop(reference: Sequence[int], found: Sequence[int], labels: Sequence[int] | None) -> tuple[int, int]:

@@ -10,12 +10,8 @@ step:
 2. what is missing of each channel's mean is added to the bias of the layer that feeds it
    (:mod:`ldsnn_compiler.frontend.bias`), unless that error rises.
 
-Then the linear layer that gives the scores is fitted to the original's (:mod:`ldsnn_compiler.search.scores`), on more
-samples, for it takes one run of each network.
-
-The other half is for judging: the recalibrated network, or else one without step 1, or else one with fitted scores
-alone, replaces the plain one only if its divergence from the original's classes is lower by more than one standard
-error.
+The other half is for judging: the recalibrated network, or else one with step 2 alone, replaces the plain one only if
+its divergence from the original's classes is lower by more than one standard error.
 """
 
 from __future__ import annotations
@@ -36,16 +32,13 @@ from ldsnn_compiler.ir.ops.time import resample_weights
 from ldsnn_compiler.search.downstream import Downstream
 from ldsnn_compiler.search.engine import dense_work
 from ldsnn_compiler.search.evaluate import bytes_per_sample, divergences
-from ldsnn_compiler.search.scores import fit_scores, scoring
 from ldsnn_compiler.search.variants import best
 
-VERSION = 3
+VERSION = 2
 """Of the method: raised when it would give another network."""
 AFFORDABLE, ROOM, LEAST = 2e11, 1 << 31, 64
 """Multiply-accumulates of the original network, and bytes of its values, that samples are taken for; samples that are
 taken all the same."""
-MORE = 4
-"""So many times as many samples are taken for scores."""
 NUDGE = 0.1
 """By how many standard deviations of its current a leaky layer's gain is measured."""
 
@@ -60,15 +53,14 @@ class Recalibration:
     def __init__(self, graph: Graph, samples: Tensor) -> None:
         affordable = min(AFFORDABLE / max(1.0, dense_work(graph)), ROOM / max(1, bytes_per_sample(graph)))
         count = min(samples.shape[1], max(LEAST, int(affordable)))
-        chosen, wide = _spread(samples.shape[1], count), _spread(samples.shape[1], min(samples.shape[1], MORE * count))
-        self.graph, self.fit, self.judge = graph, samples[:, chosen[::2]], samples[:, chosen[1::2]]
-        self.scored = samples[:, wide[~torch.isin(wide, chosen[1::2])]]
+        chosen = samples[:, torch.div(torch.arange(count) * samples.shape[1], count, rounding_mode="floor")]
+        self.graph, self.fit, self.judge = graph, chosen[:, ::2], chosen[:, 1::2]
         self._wanted: dict[tuple[tuple[str, tuple[int, Fraction]], ...], dict[str, Tensor]] = {}
 
     @cached_property
     def name(self) -> str:
         """Tells methods and samples apart, for figures that are kept."""
-        halves = (h.contiguous().numpy().tobytes() for h in (self.fit, self.judge, self.scored))
+        halves = (h.contiguous().numpy().tobytes() for h in (self.fit, self.judge))
         return hashlib.blake2b(b"".join((bytes([VERSION]), *halves)), digest_size=8).hexdigest()
 
     def __call__(self, graph: Graph) -> Graph:
@@ -76,10 +68,8 @@ class Recalibration:
         if graph.of("delay") or self.judge.shape[1] < 2:
             return graph
         wanted, before = self.wanted(graph), self._divergences(graph)
-        for neurons in (True, False, None):
-            changed = graph.clone() if neurons is None else self.changed(graph.clone(), wanted, neurons)
-            if not self.fit_scores(changed) and neurons is None:
-                break
+        for neurons in (True, False):
+            changed = self.changed(graph.clone(), wanted, neurons)
             if _falls(before, self._divergences(changed)):
                 return changed
         return graph
@@ -109,20 +99,6 @@ class Recalibration:
         graph.prune_tensors()
         return graph
 
-    def fit_scores(self, graph: Graph) -> bool:
-        """Fit the layer that gives the scores, in place; False where there is none or nothing to gain."""
-        layer = scoring(graph)
-        if layer is None:
-            return False
-        interpreter, features = Interpreter(graph), list[Tensor]()
-        interpreter.observers.append(
-            lambda node, inputs, _: features.append(inputs[0].mean(0)) if node is layer else None
-        )
-        _run(interpreter, self.scored)
-        fitted = fit_scores(graph, layer, torch.cat(features), self._wanted_scores)
-        graph.prune_tensors()
-        return fitted
-
     def _grid(self, node: Node) -> tuple[int, Fraction]:
         static = self.graph.inputs[0]["time"] == "static"
         return 1 if static else node.type.timesteps, node.type.duration
@@ -131,17 +107,8 @@ class Recalibration:
         return divergences(self._original, _scores(graph, self.judge))
 
     @cached_property
-    def _wanted_scores(self) -> Tensor:
-        return _scores(self.graph, self.scored)
-
-    @cached_property
     def _original(self) -> Tensor:
         return _scores(self.graph, self.judge)
-
-
-def _spread(count: int, wanted: int) -> Tensor:
-    """Indices of ``wanted`` samples spread evenly over ``count``."""
-    return torch.div(torch.arange(wanted) * count, wanted, rounding_mode="floor")
 
 
 def _falls(before: Tensor, after: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from kernels_harness import check_whole
 
@@ -140,10 +141,33 @@ def test_counts(levels: int) -> None:
         tuning = TUNINGS[list(TUNINGS)[i]]
         spec = region(source, 100, "int32", neuron=cell, tuning=tuning, bias=True, state_io=True, output="dense")
         specs += [replace(spec, output="bits")] if levels else []
-        specs.append(replace(spec, membrane=True))
+        specs.append(replace(spec, membrane=True, quotients="float32"))
         if planes <= 3:
             specs.append(replace(specs[-1], sources=(conv(65, "widened", planes=planes),)))
     check_whole(specs)
+
+
+def test_quotients_in_float32() -> None:
+    """The closest calls of the proof that divides in float32: dividend and divisor together are at most 2**24."""
+    divisors = np.unique(np.concatenate([np.arange(1, 5000), 2 ** np.arange(13, 24), 2 ** np.arange(13, 24) - 1]))
+    for count in (1, 2, 3, 7, 254, 255, 4095):
+        b = divisors[(count + 1) * divisors <= 2**24]
+        for a in (count * b - 1, count * b, count * b + 1):
+            found = np.floor(a.astype(np.float32) / b.astype(np.float32))
+            assert np.array_equal(found, a // b), count
+            found = np.ceil(a.astype(np.float32) / b.astype(np.float32))
+            assert np.array_equal(found, -(-a // b)), count
+
+
+@pytest.mark.parametrize(("channels", "lanes"), [(10, 16), (20, 8), (24, 8), (32, 16), (200, 16), (1, 8)])
+def test_lanes_of_128_bits(channels: int, lanes: int) -> None:
+    """Bytes that events add are widened as many at a time as padding allows; nothing else has other lanes."""
+    for sums in ("int16", "widened"):
+        assert region(conv(20, sums), channels, sums, tuning=TUNINGS["neon"]).lanes == lanes
+    assert region(conv(20, "int32"), channels, "int32", tuning=TUNINGS["neon"]).lanes == 4
+    assert region(conv(20, "int16", method="dense"), channels, "int16", tuning=TUNINGS["neon"]).lanes == 8
+    assert region(conv(20, "int16"), channels, "int16").lanes == 32
+    assert region(conv(20, "int32", weights="int8"), channels, "int32").lanes == 16
 
 
 LEAKY = {

@@ -98,6 +98,18 @@ def test_types_follow_the_proof() -> None:
     assert wide(64, 64, weight_bits=12)[-1] == ("int32 1", "int16 0")
 
 
+def test_counts_are_quotients_in_float32_where_that_is_proved() -> None:
+    """A bounded count of any membrane; an unbounded one of small membranes only."""
+    unbounded = neuron("if", threshold=0.5, max_count=0)
+    for cell, bits, wanted in (
+        (NEURONS["counting"], 12, "float32"), (unbounded, 8, "float32"), (unbounded, 12, "float64"),
+    ):  # fmt: skip
+        net = Net(4)
+        network = check_whole(net.output(net.neuron(net.conv(net.input((3, 6, 6)), 20), cell)), weight_bits=bits)
+        specs = [k.key for k in network.plans["run"].kernels if getattr(k.key, "neuron", None)]
+        assert [s.quotients for s in specs] == [wanted], (cell, bits)
+
+
 def test_state_is_whole() -> None:
     graph = residual(NEURONS["leaky"])
     network = check_whole(graph)

@@ -24,13 +24,15 @@ Symbols = dict[str, Interval]
 @dataclass(frozen=True)
 class NeuronBounds:
     """What a neuron computes over a run: its ``state``, the ``emitted`` count or number of one substep, the largest
-    magnitude of anything that it computes (``peak``), and of a charge times a ratio in multiples of ``2**-fraction``,
-    the half that rounds it included (``product``)."""
+    magnitude of anything that it computes (``peak``), of a charge times a ratio in multiples of ``2**-fraction``, the
+    half that rounds it included (``product``), and of dividend plus divisor where numbers are divided (``quotient``);
+    a dividend that makes more than the largest count does not matter there, as the count stays what it is."""
 
     state: Mapping[str, Interval]
     emitted: Interval
     peak: float
     product: float
+    quotient: float
 
 
 def neuron_bounds(graph: Graph, node: Node, given: Mapping[str, Interval]) -> NeuronBounds:
@@ -99,7 +101,7 @@ class _Run:
         self.steps = node.type.timesteps * self.neuron.substeps
         self.scale = float(2 ** (self.neuron.fraction or 0))
         self.params = {name: self._param(graph, value) for name, value in self.neuron.params.items()}
-        self.peak = self.product = 0.0
+        self.peak = self.product = self.quotient = 0.0
 
     @staticmethod
     def _param(graph: Graph, value: float | TensorRef) -> _Form:
@@ -122,7 +124,7 @@ class _Run:
                 break
             state = after
         assert emitted is not None
-        return NeuronBounds(state, emitted, self.peak, self.product)
+        return NeuronBounds(state, emitted, self.peak, self.product, self.quotient)
 
     def _step(self, given: Mapping[str, Interval], state: Mapping[str, Interval], output: str) -> dict[str, Interval]:
         """The state after one step, and what is emitted under the empty name."""
@@ -179,6 +181,8 @@ class _Run:
         if not at.is_point or bool((at.rest.low < 1).any()):
             return []
         known, unit, late = scope.interval(scope.forms[h]), at.rest.low, int(strict)
+        divided = known.peak if most is None else min(known.peak, most * float(unit.max()))
+        self.quotient = max(self.quotient, divided + float(unit.max()))
         silent = scope.narrowed(h, _below(known, unit - 1 + late), **{target: _point(0.0)})
         firing = _above(known, unit + late)
         if most is not None:
@@ -226,6 +230,8 @@ class _Run:
         if expr.op == "mul":
             return self._times(args, scope)
         known = [scope.interval(arg) for arg in args]
+        if expr.op == "div":
+            self.quotient = max(self.quotient, sum(interval.peak for interval in known))
         if expr.op == "select":
             always = bool(((known[0].low > 0) | (known[0].high < 0)).all())
             never = bool(((known[0].low == 0) & (known[0].high == 0)).all())

@@ -173,6 +173,7 @@ def _spec(low: Lowering, root: Node, inputs: Sequence[_Input], steps: int) -> ke
         accumulator=sums,
         ratios=whole.ratios(low.graph, root),
         products=whole.products(root, low.bounds),
+        quotients=whole.quotients(root, low.bounds),
     )
     usual = tuned(spec, low.board)
     return replace(usual, tuning=low.tunings.get(tune.region_key(usual), usual.tuning))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from ldsnn_compiler.ir.bounds import INT16, INT32, Bounds, Interval
+from ldsnn_compiler.ir.bounds import FLOAT32, INT16, INT32, Bounds, Interval
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.targets.cpu.kernels.numbers import Number
@@ -63,6 +63,15 @@ def products(root: Node, bounds: Bounds) -> Literal["int32", "int64"]:
     """Type in which a region's neuron multiplies by ratios."""
     is_whole = root.op.name == "neuron" and root["neuron"].is_whole
     return "int32" if is_whole and bounds.neuron(root).product < INT32 else "int64"
+
+
+def quotients(root: Node, bounds: Bounds) -> Literal["float32", "float64"]:
+    """Type in which a region's neuron divides: float32 where that finds the same counts (:mod:`.kernels.fixed`)."""
+    if root.op.name != "neuron" or not root["neuron"].is_whole:
+        return "float64"
+    found = bounds.neuron(root)
+    # a dividend is rounded too, which must not take it out of int32
+    return "float32" if found.quotient <= FLOAT32 and found.peak < INT32 // 2 else "float64"
 
 
 def ratios(graph: Graph, root: Node) -> tuple[tuple[str, int], ...]:

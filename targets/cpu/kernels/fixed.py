@@ -29,11 +29,12 @@ class Fixed(Value):
 
 
 class FixedEmitter(Emitter):
-    """Emits expressions over vectors of ``lanes`` int32; products with ratios are taken in ``products``."""
+    """Emits expressions over vectors of ``lanes`` int32; products with ratios are taken in ``products``, quotients in
+    ``quotients``."""
 
-    def __init__(self, lanes: int, products: str = "int64") -> None:
+    def __init__(self, lanes: int, products: str = "int64", quotients: str = "float64") -> None:
         super().__init__(lanes, "int32")
-        self.products = products
+        self.products, self.quotients = products, quotients
         self._operations = {
             "add": lambda a, b: self._aligned(lambda x, y: x + y, a, b),
             "sub": lambda a, b: self._aligned(lambda x, y: x - y, a, b),
@@ -123,9 +124,10 @@ class FixedEmitter(Emitter):
         return tir.cast(expr >> tir.const(places, self.lanes, tir.element(expr)), "int32", self.lanes)
 
     def _quotient(self, rounding: Callable[[Expr], Expr], value: Fixed) -> Expr:
-        """In float64: a quotient of int32 numbers that is no whole number is too far from one to be rounded to it.
+        """As floats, since there are no vector instructions that divide integers.
 
-        There are no vector instructions that divide integers.
+        A quotient a / b that is no whole number is at least 1 / b from one, n, and rounded to it only from within
+        n / 2**53 (n / 2**24 in float32): never while n * b is less than 2**53 (2**24). In int32 it is less than 2**33.
         """
-        above, below = (tir.cast(e, "float64", self.lanes) for e in (value.expr, value.divisor))
+        above, below = (tir.cast(e, self.quotients, self.lanes) for e in (value.expr, value.divisor))
         return tir.cast(rounding(tirx.Div(above, below)), "int32", self.lanes)

@@ -50,7 +50,8 @@ class _Scan:
         self.task, self.neuron, self.program = task, neuron, neuron.program
         self.number = task.spec.number
         is_real = self.number == "float32"
-        self.emitter = Emitter(task.lanes) if is_real else FixedEmitter(task.lanes, task.spec.products)
+        whole = FixedEmitter(task.lanes, task.spec.products, task.spec.quotients)
+        self.emitter = Emitter(task.lanes) if is_real else whole
         registers, planes = (task.spec.vectors, task.lanes), task.spec.planes if task.spec.output == "bits" else 0
         self.state = {name: tir.scratch(registers, self.number) for name, _ in self.program.state}
         self.rests = [tir.scratch(registers, self.number) for _ in range(planes)]

@@ -32,6 +32,8 @@ Outer = Literal["block", "tile"]
 
 #: channels in one word of bits
 WORD = 64
+#: 32-bit numbers in a register of 128 bits, whose machine widens bytes by instructions of their own
+NEON = 4
 #: a batch size that is only known at run time
 SYMBOLIC = "n"
 
@@ -137,8 +139,8 @@ class RegionSpec:
     ``state_io`` reads the initial and writes the final state; ``membrane`` adds the membrane of every step as an
     output. ``accumulator`` is the type of the currents, and with it says whether the region computes in whole numbers.
     ``ratios`` gives the binary places of tensor parameters that are ratios: int32 multiples of ``2**-places``.
-    ``products`` is the type in which numbers are multiplied by ratios: int32 where the caller has shown that it is
-    enough.
+    ``products`` is the type in which numbers are multiplied by ratios, ``quotients`` that in which they are divided:
+    int32 and float32 where the caller has shown that it is enough.
     """
 
     batch: int | None
@@ -157,6 +159,8 @@ class RegionSpec:
     accumulator: Number = "float32"
     ratios: tuple[tuple[str, int], ...] = ()
     products: Literal["int32", "int64"] = "int64"
+    # not shown, as measured loop structures are kept under what is, and hold for both
+    quotients: Literal["float32", "float64"] = field(default="float64", repr=False)
 
     def __post_init__(self) -> None:
         problems = [Problem(text, where="CPU region") for text in _mistakes(self)]
@@ -182,9 +186,14 @@ class RegionSpec:
 
     @property
     def lanes(self) -> int:
-        """Numbers in a vector: as many as a register holds of the narrowest sums."""
+        """Numbers in a vector: as many as a register holds of the narrowest sums, or of the bytes that are widened."""
         narrow = self.accumulator == "int16" or any(s.partial for s in self.sources)
-        return self.tuning.lanes * (2 if narrow else 1)
+        lanes = self.tuning.lanes * (2 if narrow else 1)
+        if self.tuning.lanes != NEON or not any(self.walks_bits(s) and s.weights == "int8" for s in self.sources):
+            return lanes
+        # read as many weights as an instruction can, and widen their halves while they are added
+        is_cut = self.channels > self.tuning.block
+        return 4 * NEON if is_cut or -self.channels % (4 * NEON) < 2 * NEON else 2 * NEON
 
     def dot(self, source: Source) -> Dot | None:
         """The instruction that multiplies several inputs of a dense source at a time, if there is one that fits it."""

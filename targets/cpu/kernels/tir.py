@@ -103,22 +103,7 @@ def trailing_zeros(word: Expr) -> Expr:
 
 def mask_word(mask: Expr, lanes: int) -> Expr:
     """The bits of a vector comparison, lane 0 lowest, as uint64."""
-    return (
-        tirx.Cast("uint64", tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", mask))
-        if lanes > 4
-        else _gathered(mask, lanes)
-    )
-
-
-def _gathered(mask: Expr, lanes: int) -> Expr:
-    wide = tirx.Select(mask, tirx.const(1, "int8") if lanes == 1 else broadcast(tirx.const(1, "int8"), lanes),
-                       broadcast(tirx.const(0, "int8"), lanes))  # fmt: skip
-    packed = tirx.Cast("uint64", tirx.call_intrin(f"uint{8 * lanes}", "tirx.reinterpret", wide))
-    bits = [((packed >> u64(8 * i)) & u64(1)) << u64(i) for i in range(lanes)]
-    word = bits[0]
-    for bit in bits[1:]:
-        word = word | bit
-    return word
+    return tirx.Cast("uint64", tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", mask))
 
 
 def int32(value: Expr) -> Expr:

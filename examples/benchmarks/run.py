@@ -100,8 +100,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",
-        Effort(samples=200, engine="compiled"),
-        budget=0.01, agreement=True, test=100, uneven=True, ranges=5, recalibrate=False,
+        Effort(samples=200, moves=2, repairs=0, engine="compiled"),
+        budget=0.01, caution=0.0, agreement=True, test=100, uneven=True, ranges=5, recalibrate=False, match=False,
     ),
     "fsdd_lif": Benchmark(
         "benchmarks/fsdd_lif.py:fsdd_lif", "benchmarks/fsdd_lif.py:fsdd",

@@ -38,13 +38,12 @@ from ldsnn_compiler.ir.store import read_file
 from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
 from ldsnn_compiler.targets.boards import Board, board
-from ldsnn_compiler.targets.cost import GUESSED_DENSITY, prefers_events
+from ldsnn_compiler.targets.cost import GUESSED_DENSITY, POOLS, prefers_events
 from ldsnn_compiler.targets.cuda.cost import Layer
 from ldsnn_compiler.targets.region import SYNAPSES, fusible, scales_whole
 
 #: counts of more bits than this travel as numbers
 MOST_PLANES = 8
-POOLS = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool")
 
 
 @register_pass

@@ -16,7 +16,8 @@ _ROW = 16
 _WORD = 64
 #: reading a count off its bit planes and multiplying by it, for each plane, in units of finding a spike
 _COUNT = 0.75
-_GATHERING = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool", "flatten", "resample", "readout")
+POOLS = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool")
+_GATHERING = (*POOLS, "flatten", "resample", "readout")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from math import ceil, prod
 import torch
 
 from ldsnn_compiler.ir.graph import Graph, Node
-from ldsnn_compiler.targets.cuda.gpu import LEAST_CHANNELS, LEAST_INPUTS, Gpu
+from ldsnn_compiler.targets.cuda.gpu import LEAST_CHANNELS, LEAST_INPUTS, PAIRS, Gpu
 
 #: share of NVIDIA's rate that is reckoned with: what instructions with operands in registers reach, an estimate
 REACHED = 0.5
-#: output channels of a block, and the sizes that a block may have
-CHANNELS, PAIRS = 64, (16, 32, 64, 128)
+#: output channels of a block
+CHANNELS = 64
 _GIGA_PER_US, _TERA_PER_US = 1e3, 1e6
 
 

@@ -11,6 +11,8 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 DRIVER = "libcuda.so.1"
 #: of a layer on tensor cores: output channels are more than, inputs of a kernel position at least
 LEAST_CHANNELS, LEAST_INPUTS = 16, 16
+#: (position, timestep) pairs that a block of those kernels may have
+PAIRS = (16, 32, 64, 128)
 #: numbers of the driver's device attributes
 _ATTRIBUTES = {"major": 75, "minor": 76, "multiprocessors": 16, "l2": 38, "shared": 81}
 

@@ -7,7 +7,7 @@ from math import ceil
 
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, RegionSpec, Source, Tuning, input_range, words
 from ldsnn_compiler.targets.cpu.kernels.task import steps
-from ldsnn_compiler.targets.cuda.gpu import LEAST_CHANNELS, LEAST_INPUTS, Gpu
+from ldsnn_compiler.targets.cuda.gpu import LEAST_CHANNELS, LEAST_INPUTS, PAIRS, Gpu
 
 #: instructions of tensor cores
 MATRICES = ("mma-half", "mma-byte")
@@ -78,7 +78,7 @@ def _of_matrices(spec: RegionSpec, multiprocessors: int) -> Launch:
     input is split where a block would have few warps."""
     rate = max(steps(spec, s) for s in spec.sources)
     positions = spec.pixels * (spec.batch or 1)
-    tiles = sorted({max(1, pairs // rate) for pairs in (16, 32, 64, 128)})
+    tiles = sorted({max(1, pairs // rate) for pairs in PAIRS})
     fitting = [t for t in tiles if _matrices(spec, t, rate).shared_bytes(spec) <= MOST_SHARED_BYTES]
     busy = [t for t in fitting if ceil(positions / t) * spec.blocks >= multiprocessors]
     return _fitting(spec, _matrices(spec, max(busy, default=tiles[0]), rate))

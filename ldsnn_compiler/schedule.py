@@ -6,14 +6,15 @@ by ``assign-timesteps``.
     {"version": 1, "base_timesteps": 64,
      "layers": {"layer1.0.relu1": {"timesteps": 8, "levels": 1, "method": "closed"}}}
 
-Keys are module paths (``path#2`` for a module called again). ``levels``, ``method`` and ``range`` may be left out.
+Keys are module paths (``path#2`` for a module called again). ``levels``, ``method``, ``range`` and ``input_timesteps``
+may be left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -40,11 +41,23 @@ class LayerSchedule:
     levels: int = 1
     method: str = "closed"
     range: float = 1.0
+    input_timesteps: int | None = None
+
+    @property
+    def reads(self) -> int:
+        """Timesteps on which the input is read."""
+        return self.input_timesteps or self.timesteps
 
     def to_json(self) -> dict[str, int | float | str]:
-        """The entry of a schedule file; a whole range is not written."""
-        whole = {"range": self.range} if self.range != 1 else {}
-        return {"timesteps": self.timesteps, "levels": self.levels, "method": self.method, **whole}
+        """The entry of a schedule file; a whole range, and input read on the layer's own steps, are not written."""
+        entry: dict[str, int | float | str] = {
+            "timesteps": self.timesteps, "levels": self.levels, "method": self.method,
+        }  # fmt: skip
+        if self.range != 1:
+            entry["range"] = self.range
+        if self.reads != self.timesteps:
+            entry["input_timesteps"] = self.reads
+        return entry
 
 
 @dataclass(frozen=True)
@@ -165,11 +178,15 @@ def _wrong_entry(entry: object) -> Iterator[str]:
     if not isinstance(entry, dict):
         yield "a layer is an object with timesteps, levels and method"
         return
-    for key in entry.keys() - {"timesteps", "levels", "method", "range"}:
+    for key in entry.keys() - {field.name for field in fields(LayerSchedule)}:
         yield f"unknown key {key!r}"
-    for key, value in (("timesteps", entry.get("timesteps")), ("levels", entry.get("levels", 1))):
+    steps = entry.get("timesteps")
+    reads = entry.get("input_timesteps", 1)
+    for key, value in (("timesteps", steps), ("levels", entry.get("levels", 1)), ("input_timesteps", reads)):
         if not _count(value):
             yield f"{key} is a whole number from 1, not {value!r}"
+    if _count(steps) and _count(reads) and steps % reads:
+        yield f"input_timesteps divides timesteps, which {reads} does not divide {steps}"
     share = entry.get("range", 1.0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         yield f"range is a number above 0 and up to 1, not {share!r}"

@@ -13,6 +13,9 @@ After, with 8 timesteps and 4 levels for %s::
     %b = resample(%s) {dt=1, mode="repeat"}
     %o = output(%b)                        an output keeps its time
 
+A layer that reads its input on fewer steps than it emits on (``input_timesteps``) gets two resamples, an average to
+those and a repeat of that.
+
 The maths: a neuron that covered one step covers r = dt'/dt; what that means is defined by ``Neuron.retime``. Per-step
 ops follow their operand. Operands of a join meet at the finest of ``max(dt_i, dt of the finest consumer)``, so that
 operand i runs at min(T_i, T of the consuming neuron). Outputs, encoders and what else scans over time keep their
@@ -110,6 +113,7 @@ class _Plan:
             node: (self.schedule.layers[path], node.type.duration / self.schedule.layers[path].timesteps)
             for path, node in neuron_layers(self.graph).items()
         }
+        self.reads = {node: node.type.duration / layer.reads for node, (layer, _) in self.layers.items()}
         self.cycle = self._cycles()
         self._retime()
         if self.problems:
@@ -134,6 +138,10 @@ class _Plan:
             if len(set(grids.values())) > 1:
                 paths = ", ".join(sorted(n.path or n.name for n in grids))
                 self.problems.append(Problem("layers of one cycle need the same number of timesteps", paths))
+            for node in members:
+                if node in self.reads and self.reads[node] != self.layers[node][1]:
+                    message = "a layer of a cycle reads its input on its own timesteps"
+                    self.problems.append(Problem(message, node.path or node.name, attribute="input_timesteps"))
             found |= dict.fromkeys(names, max(grids.values(), default=members[0].type.dt))
         return found
 
@@ -158,7 +166,7 @@ class _Plan:
         if user.name in self.cycle:
             return self.cycle[user.name]
         if user in self.layers:
-            return self.layers[user][1]
+            return self.reads[user]
         if user.op.name == "resample":
             return Fraction(user["dt"])
         if user.op.name == "readout":
@@ -173,6 +181,7 @@ class _Plan:
         if node.name in self.cycle:
             return self.cycle[node.name]
         if node in self.layers:
+            self.needs |= {(node, i): self.reads[node] for i in range(len(node.operands))}
             return self.layers[node][1]
         if not node.operands:
             return former
@@ -193,16 +202,24 @@ class _Plan:
     # ---- applying
 
     def apply(self) -> None:
-        made: dict[tuple[Value, Fraction], Node] = {}
+        made: dict[tuple[Value, Fraction], Value] = {}
+
+        def on(value: Value, source: Fraction, dt: Fraction, before: Node) -> Value:
+            if source != dt and (value, dt) not in made:
+                node = self.graph.add("resample", [value], dt=dt, before=before)
+                self.graph.set_attrs(node, mode=mode(source, dt))
+                made[value, dt] = node.result
+            return value if source == dt else made[value, dt]
+
         nodes = self.graph.nodes
         for node in nodes:
             for i, value in enumerate(node.operands):
-                dt, need = self.grid[value.name], self.needs[node, i]
-                if dt != need:
-                    if (value, need) not in made:
-                        made[value, need] = self.graph.add("resample", [value], dt=need, before=node)
-                        self.graph.set_attrs(made[value, need], mode=mode(dt, need))
-                    self.graph.set_operand(node, i, made[value, need].result)
+                need = self.needs[node, i]
+                operand = on(value, self.grid[value.name], need, node)
+                if node in self.layers:
+                    operand = on(operand, need, self.grid[node.name], node)
+                if operand is not value:
+                    self.graph.set_operand(node, i, operand)
         for node in nodes:
             self._change(node)
 

@@ -6,16 +6,19 @@ fp32 arithmetic is exact and an exact pass must leave every output bit as it was
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import networkx as nx
 import torch
 from hypothesis import strategies as st
 
 from ldsnn_compiler.ir.graph import Graph, Value
 from ldsnn_compiler.ir.neuron import Neuron, neuron
 from ldsnn_compiler.ir.types import Stream
+from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 
 #: spiking neurons with exact, bounded outputs
 SPIKING: tuple[Neuron, ...] = (
@@ -251,3 +254,14 @@ class _Draws:
         elif how != "sequence":
             logits = self.net.op("readout", logits, mode=how)
         return [logits, x] if self.one_of(True, False) else [logits]
+
+
+def some_schedule(graph: Graph, draw: random.Random, timesteps: Sequence[int] = (1, 2, 4, 8)) -> Schedule:
+    """A random schedule of closed forms; some layers read their input on fewer timesteps than they emit on."""
+    cyclic = {n for names in nx.strongly_connected_components(graph.dag) if len(names) > 1 for n in names}
+    layers = {}
+    for path, node in neuron_layers(graph).items():
+        steps = draw.choice([t for t in timesteps if t <= node.type.timesteps])
+        reads = [] if node.name in cyclic else [n for n in (1, 2, 4) if n < steps and steps % n == 0]
+        layers[path] = LayerSchedule(steps, draw.choice((1, 2, 4)), input_timesteps=draw.choice([None, None, *reads]))
+    return Schedule(graph.base_timesteps, layers)

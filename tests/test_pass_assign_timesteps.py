@@ -125,6 +125,36 @@ def test_layers_of_one_cycle_share_their_timesteps() -> None:
         _assigned(net.graph, sn=LayerSchedule(2), sn_2=LayerSchedule(4))
 
 
+def test_reading_on_fewer_timesteps_averages_and_holds_the_input() -> None:
+    """By definition: the input averaged over the steps that are read, held, and the neuron run on that."""
+    net = Net(8)
+    graph = net.output(net.neuron(net.linear(net.input((5,)), 6), neuron("if")))
+    read = _assigned(graph, sn=LayerSchedule(8, input_timesteps=2))
+    net = Net(8)
+    current = net.linear(net.input((5,)), 6)
+    held = net.op("resample", net.resample(current, 4), dt=1, mode="repeat")
+    assert torch.equal(run(read)[0], run(net.output(net.neuron(held, neuron("if"))), inputs_of(graph))[0])
+    assert torch.equal(run(read)[0], run(_assigned(graph, sn=LayerSchedule(8, input_timesteps=2)))[0])
+
+
+def test_a_layer_that_reads_once_spreads_its_spikes_evenly_and_emits_none_that_later_input_prevents() -> None:
+    """Four steps of 1, then four of -3/4: early input calls for four spikes, all of it for one; of four of 0, then
+    four of 1, all spikes come late, or every other step."""
+    net = Net(8)
+    graph = net.output(net.neuron(net.input((2,)), neuron("if", v_init=0.5)))
+    data = (torch.tensor([[1.0, 0.0]] * 4 + [[-0.75, 1.0]] * 4)[:, None],)
+    plain, read = (run(_assigned(graph, sn=LayerSchedule(8, input_timesteps=n)), data)[0][:, 0] for n in (None, 1))
+    assert plain.sum(0).tolist() == [4.0, 4.0] and read.sum(0).tolist() == [1.0, 4.0]
+    assert read[:, 1].tolist() == [1.0, 0.0] * 4
+
+
+def test_a_layer_of_a_cycle_reads_its_own_timesteps() -> None:
+    net = Net(8)
+    spikes = net.recurrent(net.linear(net.input((4,)), 4), neuron("if"))
+    with pytest.raises(ScheduleError, match="a layer of a cycle reads its input on its own timesteps"):
+        _assigned(net.output(spikes), sn=LayerSchedule(4, input_timesteps=2))
+
+
 def test_all_layers_that_cannot_be_retimed_are_named_and_the_graph_stays() -> None:
     net = Net(8)
     x = net.neuron(net.input((4,)), neuron("if", reset="hard"))

@@ -15,7 +15,10 @@ from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.schedule import METHODS, LayerSchedule, Schedule, neuron_layers
 
 layers = st.builds(
-    LayerSchedule, st.integers(1, 64), st.integers(1, 16), st.sampled_from(METHODS), st.sampled_from((1.0, 0.5, 0.3))
+    lambda reads, held, *others: LayerSchedule(reads * held, *others, input_timesteps=None if held == 1 else reads),
+    *(st.integers(1, 8), st.integers(1, 8), st.integers(1, 16)),
+    st.sampled_from(METHODS),
+    st.sampled_from((1.0, 0.5, 0.3)),
 )
 schedules = st.builds(Schedule, st.integers(1, 64), st.dictionaries(st.text(), layers))
 
@@ -41,7 +44,8 @@ def test_files_read_back_and_defaults_may_be_left_out(tmp_path: Path) -> None:
 def test_all_that_is_wrong_with_a_file_is_reported() -> None:
     text = """{"version": 2, "base_timesteps": 0, "extra": 1, "layers": {
         "a": {"timesteps": 0, "levels": true}, "b": {"timestep": 1, "method": "best"}, "c": 3,
-        "d": {"timesteps": 1, "range": 2}}}"""
+        "d": {"timesteps": 1, "range": 2}, "e": {"timesteps": 4, "input_timesteps": 3},
+        "f": {"timesteps": 4, "input_timesteps": 0}}}"""
     with pytest.raises(ScheduleError) as caught:
         Schedule.parse(text, "s.json")
     assert [str(p) for p in caught.value.problems] == [
@@ -55,6 +59,8 @@ def test_all_that_is_wrong_with_a_file_is_reported() -> None:
         "s.json: b: method is one of closed, micro, oneshot, not 'best'",
         "s.json: c: a layer is an object with timesteps, levels and method",
         "s.json: d: range is a number above 0 and up to 1, not 2",
+        "s.json: e: input_timesteps divides timesteps, which 3 does not divide 4",
+        "s.json: f: input_timesteps is a whole number from 1, not 0",
     ]
 
 

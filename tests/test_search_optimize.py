@@ -19,7 +19,7 @@ from ldsnn_compiler.search.evaluate import Evaluator, Figures, predictions_drop
 from ldsnn_compiler.search.journal import MemoryJournal
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.optimize import ORIGINAL, UNIFORM, Result, optimize
-from ldsnn_compiler.search.options import Space, space
+from ldsnn_compiler.search.options import Space, Uniform, space
 from ldsnn_compiler.search.sensitivity import Sensitivity, measure
 from ldsnn_compiler.search.session import Session
 
@@ -81,9 +81,10 @@ def test_the_search_finds_what_trying_everything_finds(budget: float):
     evaluator, where = Evaluator(network(), data(count=48).calibration[0]), space(network())
     criterion = Criterion(budget, 0.5, evaluator.reference.predictions, None)
     everything = [evaluator.evaluate(where.schedule(picks)) for picks in product(range(3), repeat=3)]
-    least = min(f.cost(COSTS["synaptic"]) for f in everything if criterion.met(f))
+    spikes = cost("synaptic", evaluator.reference.nodes, each=True)
+    least = min(f.cost(spikes) for f in everything if criterion.met(f))
     ours = optimize(network(), data(count=48), budget).schedule
-    assert evaluator.evaluate(ours).cost(COSTS["synaptic"]) == pytest.approx(least)
+    assert evaluator.evaluate(ours).cost(spikes) == pytest.approx(least)
 
 
 def test_binary_holds_levels_at_one_and_graded_does_not_have_to():
@@ -131,7 +132,8 @@ def test_a_matched_schedule_is_at_least_as_accurate_as_the_best_uniform_one_and_
     ours, uniform = (evaluator.evaluate(named[n]) for n in ("per layer, binary, matched", "best uniform, binary"))
     truth = evaluator.reference.predictions
     lost, won = predictions_drop(uniform.predictions, ours.predictions, truth)
-    assert lost <= won and ours.cost(COSTS["synaptic"]) <= uniform.cost(COSTS["synaptic"])
+    spikes = cost("synaptic", evaluator.reference.nodes, each=True)
+    assert lost <= won and ours.cost(spikes) <= uniform.cost(spikes)
     beside = found.report.details["against_best_uniform"]
     assert beside.keys() == found.schedules.keys()
     rows = {row.name: row for row in found.rows}
@@ -163,6 +165,24 @@ def test_predicted_neuron_evaluations_are_exact_and_losses_add_up():
         true = evaluator.evaluate(where.schedule(picks))
         assert model.cost(picks) == sum(w.neurons_evaluated for w in true.nodes.values())
         assert model.loss(picks) == pytest.approx(sum(model.losses[g][p] for g, p in enumerate(picks)))
+
+
+def test_of_binary_spikes_each_is_an_update_and_reading_them_together_saves_none():
+    graph = network()
+    where = space(graph, reads=(1,))
+    evaluator = Evaluator(graph, data().calibration[0])
+    original = evaluator.reference.nodes
+    together, each = (cost("synaptic", original, each=each) for each in (False, True))
+    plain, read = (evaluator.evaluate(where.schedule(where.uniform(Uniform(4, 1, "closed", reads=n)))) for n in (4, 1))
+    assert read.cost(together) < plain.cost(together)
+    assert all(work.synaptic_updates <= work.synaptic_updates_weighted for work in read.nodes.values())
+    spikes = sum(work.synaptic_updates_weighted for work in read.nodes.values())
+    assert read.cost(each) == pytest.approx(spikes, rel=1e-2)
+    session = Session(evaluator, MemoryJournal())
+    model = Model(graph, where, measure(session, where, (0, 0, 0)), each, each=True)
+    for picks in [(0, 0, 0), (1, 1, 1), (1, 2, 1)]:
+        true = evaluator.evaluate(where.schedule(picks)).cost(each)
+        assert model.cost(picks) == pytest.approx(true, rel=0.3), picks
 
 
 def test_predicted_synaptic_work_does_not_save_twice():

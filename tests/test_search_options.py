@@ -71,6 +71,23 @@ def test_ranges_are_halved_down_to_one_spike_of_the_original():
     assert {u.range for u in where.uniforms()} == {1.0, 0.5}
 
 
+def test_layers_may_read_their_input_on_fewer_timesteps_that_divide_their_own():
+    graph = chain(neuron("if"), neuron("lif"))
+    closed, leaky = texts(graph, reads=(1, 3, 4))
+    assert closed == [
+        "T=8 closed", "T=8 closed reads 4", "T=8 closed reads 1", "T=4 closed", "T=4 closed reads 1", "T=2 closed",
+        "T=2 closed reads 1", "T=1 closed",
+    ]  # fmt: skip
+    assert "T=4 oneshot reads 1" in leaky
+    where = space(graph, reads=(4,))
+    assert "T=8 closed reads 4" in [str(u) for u in where.uniforms()]
+    schedule = where.schedule(where.uniform(Uniform(8, 1, "closed", reads=4)))
+    assert {layer.reads for layer in schedule.layers.values()} == {4}
+    apply_schedule(graph.clone(), schedule)
+    with pytest.raises(ScheduleError, match="reads: are whole numbers from 1, not 0"):
+        space(graph, reads=(0,))
+
+
 def test_layers_without_a_binary_form_are_held_by_name_and_graded_spikes_free_them():
     graph = chain(neuron("if"), neuron("izhikevich"))
     assert list(space(graph).held) == ["sn_2"] and "micro" in space(graph).held["sn_2"]
@@ -101,6 +118,7 @@ def test_a_cycle_chooses_together():
         net2.graph.set_operand(feedback, 0, outer)
     both = net2.output(outer)
     assert [g.paths for g in space(graph).groups] == [("sn",), ("sn_2",)]
+    assert [any("reads" in text for text in group) for group in texts(graph, reads=(1,))] == [False, True]
     (group,) = space(both, "graded").groups
     assert group.paths == ("sn", "sn_2")
     assert all(len({layer.timesteps for layer in choice.layers}) == 1 for choice in group.choices)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 
 import torch
-from graphs import SOFT_IF, inputs_of, networks, run
+from graphs import SOFT_IF, inputs_of, networks, run, some_schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from target_harness import assert_equal, check, check_steps, compiled
 
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 
 few = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 
@@ -29,12 +28,7 @@ def test_compiled_equals_the_original(net: Graph, batch: int | None) -> None:
 @given(net=networks(neurons=SOFT_IF, slices=False), seed=st.integers(0, 2**16))
 def test_scheduled_networks_equal_the_interpreter(net: Graph, seed: int) -> None:
     """A schedule approximates; the interpreter of the scheduled graph and the compiled code agree on it."""
-    draw = random.Random(seed)
-    layers = {
-        path: LayerSchedule(draw.choice([t for t in (1, 2, 4, 8) if t <= node.type.timesteps]), draw.choice((1, 2, 4)))
-        for path, node in neuron_layers(net).items()
-    }
-    check(net, schedule=Schedule(net.base_timesteps, layers))
+    check(net, schedule=some_schedule(net, random.Random(seed)))
 
 
 def test_one_library_serves_any_batch() -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from graphs import Net, inputs_of, networks
+from graphs import Net, inputs_of, networks, some_schedule
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from target_harness import check
@@ -16,7 +16,6 @@ from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import Neuron, neuron
 from ldsnn_compiler.runtime.compiled import Compiled
-from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 from ldsnn_compiler.targets import boards
 from ldsnn_compiler.targets.cost import Synapses
 
@@ -40,12 +39,8 @@ def types(network: Compiled) -> list[tuple[str, ...]]:
 @given(net=networks(), seed=st.integers(0, 2**16))
 def test_random_networks(net: Graph, seed: int) -> None:
     draw = random.Random(seed)
-    layers = {
-        path: LayerSchedule(draw.choice([t for t in (1, 2, 4, 8) if t <= node.type.timesteps]), draw.choice((1, 2, 4)))
-        for path, node in neuron_layers(net).items()
-    }
     try:
-        check_whole(net, schedule=Schedule(net.base_timesteps, layers) if draw.random() < 0.5 else None)
+        check_whole(net, schedule=some_schedule(net, draw) if draw.random() < 0.5 else None)
     except LdsnnError:
         reject()
 

@@ -50,6 +50,10 @@ Uneven = Annotated[
 Ranges = Annotated[
     int, typer.Option("--ranges", min=0, help="halvings of the range of binary spikes, for layers that fire seldom")
 ]
+Reads = Annotated[
+    list[int] | None,
+    typer.Option("--reads", help="timesteps on which binary layers may read their input; repeatable"),
+]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="calibration samples that sensitivity is measured on")]
 Verify = Annotated[
     int | None, typer.Option("--verify", min=1, help="calibration samples that schedules are verified on; default all")
@@ -89,6 +93,7 @@ def optimize(
     hold: Hold = None,
     uneven: Uneven = False,
     ranges: Ranges = 0,
+    reads: Reads = None,
     samples: Samples = 256,
     verify: Verify = None,
     engine: EngineName = "auto",
@@ -116,8 +121,9 @@ def optimize(
     where = None if storage == "none" else storage or f"sqlite:///{output.with_suffix('.search.db')}"
     result = search(
         graph, given, budget, spikes=spikes, cost=cost, target=target, storage=where, seed=seed, hold=hold or (),
-        uneven=uneven, ranges=ranges, caution=caution, effort=Effort(samples=samples, verified=verify, engine=engine),
+        uneven=uneven, ranges=ranges, reads=reads or (), caution=caution,
         refine=refine, recalibrate=recalibrate, match=match, agreement=agreement, progress=Ticker(),
+        effort=Effort(samples=samples, verified=verify, engine=engine),
     )  # fmt: skip
     files = _written(result, output)
     said = [*_timed(result), f"per layer: {result.statement}", f"written: {', '.join(map(str, files))}"]

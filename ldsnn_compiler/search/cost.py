@@ -7,7 +7,7 @@ those that graded and real inputs need at synapses, and those of neuron programs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 from ldsnn_compiler.errors import LdsnnError
@@ -119,14 +119,27 @@ def check_cost(name: str) -> None:
         raise LdsnnError(f"cost is one of {', '.join((*COSTS, WORK))}, not {name!r}")
 
 
-def cost(name: str, original: Mapping[str, NodeWork]) -> Cost:
-    """The cost of that name for schedules of a network whose original takes this work."""
+def cost(name: str, original: Mapping[str, NodeWork], each: bool = False) -> Cost:
+    """The cost of that name for schedules of a network whose original takes this work.
+
+    ``each``: every spike is an update, also where a synapse meets the average of several. Of spikes that are to be
+    binary that is what counts, or else averages would pass for graded spikes that nobody asked for. Latency is what
+    it is.
+    """
     check_cost(name)
+    if each and name != "latency":
+        plain = cost(name, {node: spikes_counted(work) for node, work in original.items()})
+        return lambda work: plain(spikes_counted(work))
     if name in COSTS:
         return COSTS[name]
     base = totals(original)
     synaptic, neurons = (1 / max(1.0, base[key]) for key in ("synaptic_updates", "neurons_evaluated"))
     return lambda work: work.synaptic_updates * synaptic + work.neurons_evaluated * neurons
+
+
+def spikes_counted(work: NodeWork) -> NodeWork:
+    """The work with every spike an update of its own."""
+    return replace(work, synaptic_updates=work.synaptic_updates_weighted)
 
 
 def to_json(nodes: Mapping[str, NodeWork]) -> dict[str, dict[str, object]]:

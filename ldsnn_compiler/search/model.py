@@ -6,8 +6,12 @@ relative to the base, over the groups adjacent to it::
 
     work = base * min_g s_g * max(1, min_g T_g / T_g(base))
 
-The last factor, with two or more groups adjacent, is for synapses of which all neighbours got more timesteps. Neuron
-evaluations belong to one group each.
+The last factor, with two or more groups adjacent, is for synapses of which all neighbours got more timesteps. Where
+every spike counts as an update (``each``), who reads it on fewer timesteps saves nothing, and factors multiply::
+
+    work = base * prod_g s_g
+
+Neuron evaluations belong to one group each.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ Array = npt.NDArray[np.float64]
 class Model:
     """Predictions for the schedules of one space from one sensitivity profile."""
 
-    def __init__(self, graph: Graph, space: Space, profile: Sensitivity, cost: Cost) -> None:
+    def __init__(self, graph: Graph, space: Space, profile: Sensitivity, cost: Cost, each: bool = False) -> None:
         self.losses = [np.array(group) for group in profile.losses()]
         owner = _owners(graph, space)
         near = _adjacent(graph, owner)
@@ -49,6 +53,7 @@ class Model:
             steps = np.array([float(choice.layers[0].timesteps) for choice in group.choices])
             self._steps.append(steps / steps[profile.base[g]])
         self._several = self._adjacent.sum(0) > 1
+        self._each = each
 
     def loss(self, picks: Sequence[int]) -> float:
         """Predicted loss above the least possible."""
@@ -57,11 +62,16 @@ class Model:
     def cost(self, picks: Sequence[int]) -> float:
         """Predicted cost."""
         alone = np.stack([a[p] for a, p in zip(self._alone, picks, strict=True)])
+        factor = np.where(self._adjacent, alone, 1.0).prod(0) if self._each else self._shared(alone, picks)
+        return float((self._base * factor).sum() + sum(o[p] for o, p in zip(self._own, picks, strict=True)))
+
+    def _shared(self, alone: Array, picks: Sequence[int]) -> Array:
+        """Factors of synapses that run at the fewer timesteps of their neighbours."""
         steps = np.array([s[p] for s, p in zip(self._steps, picks, strict=True)])
         least = np.where(self._adjacent, alone, np.inf).min(0)
         lift = np.where(self._adjacent, steps[:, None], np.inf).min(0)
-        factor = np.where(np.isfinite(least), least, 1.0) * np.where(self._several, np.maximum(1.0, lift), 1.0)
-        return float((self._base * factor).sum() + sum(o[p] for o, p in zip(self._own, picks, strict=True)))
+        factor: Array = np.where(np.isfinite(least), least, 1.0) * np.where(self._several, np.maximum(1.0, lift), 1.0)
+        return factor
 
     def additive(self) -> list[list[tuple[float, float]]]:
         """(loss, cost) of every option if costs added up: each neighbour of a synapse is given an equal share."""

@@ -157,6 +157,7 @@ def optimize(
     hold: Sequence[str] = (),
     uneven: bool = False,
     ranges: int = 0,
+    reads: Sequence[int] = (),
     caution: float = 0.5,
     refine: int = 0,
     recalibrate: bool = False,
@@ -174,13 +175,15 @@ def optimize(
         budget: accuracy that may be lost, in 0..1.
         spikes: ``binary``, ``graded``, or ``both`` (two searches).
         cost: ``synaptic``, ``neurons``, ``work`` (both, as shares of the original's, added) or ``latency`` (of kernels
-            measured on this machine, if it is the target; else modelled).
+            measured on this machine, if it is the target; else modelled). Of ``binary`` spikes each is an update, also
+            where a synapse meets the average of several.
         target: board, named in the report.
         storage: Optuna storage (database URL or journal file) in which the search is resumed and shared.
         seed: of random starts; the same seed gives the same schedule.
         hold: paths of layers to leave as they are.
         uneven: also timesteps whose ratio to the original's is not whole, and ranges between halvings.
         ranges: how often the range of binary spikes may be halved, for layers that fire seldom.
+        reads: timesteps on which binary layers may read their input, in place of their own.
         caution: standard errors of the drop that are added to it before it is held against the budget.
         refine: schedules that a global refiner may try after the knapsack and the local moves
             (:mod:`ldsnn_compiler.search.study`), for each of what is searched.
@@ -198,7 +201,7 @@ def optimize(
         raise LdsnnError(f"a budget is a share of samples in 0..1, not {budget}")
     check_cost(cost)
     effort, modes = effort or Effort(), ("binary", "graded") if spikes == "both" else (spikes,)
-    spaces = {mode: space(graph, mode, hold=hold, uneven=uneven, ranges=ranges) for mode in modes}
+    spaces = {mode: space(graph, mode, hold=hold, uneven=uneven, ranges=ranges, reads=reads) for mode in modes}
     for x, _ in (data.calibration, data.report):
         check(graph, x)
     runs, latency = engine(effort.engine, graph, len(data.report[0]), target), _latency(cost, target)
@@ -206,7 +209,7 @@ def optimize(
         graph, budget, cost, caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
         tuple(hold), uneven, runs, refine, recalibrate, match, agreement, latency,
     )  # fmt: skip
-    found = {mode: _search(search, spaces[mode], data) for mode in modes}
+    found = {mode: _search(search, spaces[mode], data, mode == "binary") for mode in modes}
     return _result(search, found, data, cost, target, spikes)
 
 
@@ -230,7 +233,8 @@ class _Found:
     matched: Point | None = None
 
 
-def _search(search: _Search, where: Space, data: Data) -> _Found:
+def _search(search: _Search, where: Space, data: Data, each: bool) -> _Found:
+    """One mode; ``each``: every spike is an update."""
     x, labels = data.calibration
     if (count := search.verified(len(x))) < len(x):
         some = _spread(len(x), count)
@@ -239,13 +243,13 @@ def _search(search: _Search, where: Space, data: Data) -> _Found:
     chosen = _spread(len(x), search.effort.samples)
     small = session if len(chosen) == len(x) else search.session(x[chosen], search.effort.counted)
     small_labels = labels if labels is None or small is session else labels[chosen]
-    cost = cost_named(search.cost, session.reference().nodes)
+    cost = cost_named(search.cost, session.reference().nodes, each)
     explorer = Explorer(session, where, search.criterion(session, labels), cost, {})
     identity = (0,) * len(where.groups)
     base, uniform, name, cheaper = _uniforms(search, explorer, small, small_labels, identity)
     if all(len(group.choices) == 1 for group in where.groups):
         return _Found(where, uniform, uniform, name, explorer, cheaper, uniform if search.match else None)
-    model = Model(search.graph, where, measure(small, where, base), cost)
+    model = Model(search.graph, where, measure(small, where, base), cost, each)
     frontier = model.frontier(search.effort.resolution, search.seed)
     best, matched = _explored(search, explorer, model, frontier, uniform), None
     if search.match:

@@ -11,6 +11,10 @@ r = T/t is whole (with ``uneven``, a closed form also at 3/2 of those). What it 
 
 With ``ranges`` = n, binary spikes also come in ranges of 1/2, 1/4, ... 1/2**n (with ``uneven`` also at 3/2 of those),
 while they stand for no less than one spike of the original: layers that fire seldom keep finer spikes.
+
+With ``reads`` = (a, b, ...), neurons with one spike a step in their whole range may also read their input on a, b, ...
+timesteps, where those divide their own, unless they are in a cycle: what waits until it knows more spreads its spikes
+evenly.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ class Choice:
 
     def __str__(self) -> str:
         first = self.layers[0]
-        return str(Uniform(first.timesteps, first.levels, first.method, first.range))
+        return str(Uniform(first.timesteps, first.levels, first.method, first.range, first.reads))
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Uniform:
-    """One setting for all layers: ``timesteps`` of a whole run, ``levels``, ``method``, ``range``."""
+    """One setting for all layers: ``timesteps`` of a whole run, ``levels``, ``method``, ``range``, and the timesteps on
+    which the input is read, None for the layer's own."""
 
     timesteps: int
     levels: int
     method: str
     range: float = 1.0
+    reads: int | None = None
 
     def __str__(self) -> str:
         levels = f" x{self.levels}" if self.levels > 1 else ""
         share = f" range {self.range:.3g}" if self.range != 1 else ""
-        return f"T={self.timesteps}{levels} {self.method}{share}"
+        reads = "" if self.reads in (None, self.timesteps) else f" reads {self.reads}"
+        return f"T={self.timesteps}{levels} {self.method}{share}{reads}"
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,15 @@ class Space:
     def uniforms(self) -> tuple[Uniform, ...]:
         """Every setting that some group has, fewest timesteps first; what a uniform schedule may be."""
         found = {
-            Uniform(int(first.timesteps / share), first.levels, first.method, first.range)
+            Uniform(int(first.timesteps / share), first.levels, first.method, first.range, int(first.reads / share))
             for group, share in zip(self.groups, self.shares, strict=True)
             for choice in group.choices
             if (first := choice.layers[0]) and (first.timesteps / share).denominator == 1
-        }
-        return tuple(sorted(found, key=lambda u: (u.timesteps, u.levels, METHODS.index(u.method), u.range)))
+            and (first.reads / share).denominator == 1
+        }  # fmt: skip
+        return tuple(
+            sorted(found, key=lambda u: (u.timesteps, u.levels, METHODS.index(u.method), u.range, u.reads or 0))
+        )
 
     def uniform(self, wanted: Uniform) -> tuple[int, ...]:
         """Picks that come nearest to one setting everywhere: never fewer timesteps than wanted, nor more levels."""
@@ -108,24 +118,29 @@ class Space:
         )
 
 
-def _distance(choice: Choice, wanted: Uniform, share: Fraction) -> tuple[int, Fraction, bool, int, float, bool, int]:
+def _distance(
+    choice: Choice, wanted: Uniform, share: Fraction
+) -> tuple[int, Fraction, bool, int, float, Fraction, bool, int]:
     first = choice.layers[0]
     steps = first.timesteps - wanted.timesteps * share
     more = first.levels > wanted.levels
+    reads = (wanted.reads or wanted.timesteps) * share
     return (
         int(steps < 0),
         abs(steps),
         more,
         abs(wanted.levels - first.levels),
         abs(wanted.range - first.range),
+        abs(reads - first.reads),
         first.method != wanted.method,
         METHODS.index(first.method),
     )
 
 
 def space(
-    graph: Graph, spikes: str = "binary", *, hold: Iterable[str] = (), uneven: bool = False, ranges: int = 0
-) -> Space:
+    graph: Graph, spikes: str = "binary", *, hold: Iterable[str] = (), uneven: bool = False, ranges: int = 0,
+    reads: Iterable[int] = (),
+) -> Space:  # fmt: skip
     """All schedules of a traced graph.
 
     Args:
@@ -133,19 +148,24 @@ def space(
         hold: paths of layers that are to stay as they are.
         uneven: closed forms may also run at 3/2 of a divisor of T.
         ranges: how often the range of binary spikes may be halved.
+        reads: timesteps of their own on which layers may read their input.
 
     Raises:
-        ScheduleError: unknown ``spikes``, or ``hold`` names layers that the graph does not have.
+        ScheduleError: unknown ``spikes``, ``reads`` below 1, or ``hold`` names layers that the graph does not have.
     """
-    layers, hold = neuron_layers(graph), set(hold)
+    layers, hold, reads = neuron_layers(graph), set(hold), tuple(sorted(set(reads), reverse=True))
     problems = [Problem("the network has no neuron layer of that path", where=p) for p in sorted(hold - layers.keys())]
     if spikes not in SPIKES:
         problems.append(Problem(f"is one of {', '.join(SPIKES)}, not {spikes!r}", where="spikes"))
+    problems += [Problem(f"are whole numbers from 1, not {n}", where="reads") for n in reads if n < 1]
     if problems:
         raise ScheduleError(problems)
     groups, shares = [], []
+    offer = _Offer(spikes, frozenset(hold), uneven, ranges, reads)
+    cyclic = {n for names in nx.strongly_connected_components(graph.dag) if len(names) > 1 for n in names}
     for members in _together(graph, layers):
-        groups.append(_group(graph, members, _Offer(spikes, frozenset(hold), uneven, ranges)))
+        is_cyclic = any(node.name in cyclic for node in members.values())
+        groups.append(_group(graph, members, replace(offer, reads=()) if is_cyclic else offer))
         shares.append(next(iter(members.values())).type.duration / graph.base_timesteps)
     return Space(graph.base_timesteps, tuple(groups), tuple(shares))
 
@@ -158,6 +178,7 @@ class _Offer:
     hold: frozenset[str]
     uneven: bool
     ranges: int
+    reads: tuple[int, ...]
 
 
 def _together(graph: Graph, layers: Mapping[str, Node]) -> list[dict[str, Node]]:
@@ -180,6 +201,8 @@ def _group(graph: Graph, members: dict[str, Node], offer: _Offer) -> Group:
     if steps == 1:
         return Group(paths, (same,), "runs one timestep already")
     choices, refusals = [same], list[str]()
+    if len(nodes) == 1:
+        choices += [Choice((replace(same.layers[0], input_timesteps=n),)) for n in _reads(nodes[0], steps, offer)]
     for t in _candidates(steps, offer.uneven):
         choices += _choices(graph, nodes, t, offer, refusals)
     held = "" if len(choices) > 1 else "; ".join(dict.fromkeys(refusals)) or "no number of timesteps divides its own"
@@ -231,6 +254,7 @@ def _layer_options(graph: Graph, node: Node, t: int, offer: _Offer, refusals: li
         counts = offer.spikes == "graded" and (t == 1 or method != "closed" or not static)
         tried = [LayerSchedule(t, k, method) for k in _level_numbers(neuron, r, counts)]
         tried += [LayerSchedule(t, 1, method, share) for share in _ranges(neuron, r, offer)]
+        tried += [LayerSchedule(t, 1, method, input_timesteps=n) for n in _reads(node, t, offer)]
         found = [option for option in tried if _fits(graph, node, option, refusals)]
         if found:
             break
@@ -254,6 +278,12 @@ def _ranges(neuron: Neuron, r: Fraction, offer: _Offer) -> list[float]:
     halves = [0.5**i for i in range(offer.ranges + 1)]
     found = halves[1:] + [0.75 * share for share in halves[:-1] if offer.uneven]
     return sorted((share for share in found if r * Fraction(share) >= 1), reverse=True)
+
+
+def _reads(node: Node, t: int, offer: _Offer) -> list[int]:
+    """Numbers of timesteps below t on which a binary layer of t steps may read its input."""
+    binary = node["neuron"].family.spiking and node["neuron"].options.get("max_count", 1) == 1
+    return [n for n in offer.reads if n < t and t % n == 0] if binary else []
 
 
 def _micro(neuron: Neuron, r: Fraction, spikes: str, refusals: list[str]) -> bool:

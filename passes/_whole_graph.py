@@ -53,6 +53,11 @@ def whole_graph(graph: Graph, numbers: Numbers, calibration: Calibration) -> Gra
     return _Rewrite(graph, numbers, calibration).graph()
 
 
+def scales_of(graph: Graph, numbers: Numbers, calibration: Calibration) -> Scales:
+    """The scales that :func:`whole_graph` gives to the values of ``graph``."""
+    return _Rewrite(graph, numbers, calibration).scales
+
+
 @dataclass
 class _Rewrite:
     """The graph of whole numbers, built node by node beside the one of real numbers."""

@@ -37,7 +37,8 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.integers import Calibration
 from ldsnn_compiler.ir.bounds import Bounds, overflows
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.passes._whole_graph import Numbers, whole_graph
+from ldsnn_compiler.passes._scales import Scales
+from ldsnn_compiler.passes._whole_graph import Numbers, scales_of, whole_graph
 from ldsnn_compiler.passes._whole_neurons import fewer_places
 from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
@@ -70,8 +71,7 @@ class Quantize(Pass):
 
     def run(self, graph: Graph) -> bool:
         self._check(graph)
-        calibration = Calibration() if self.calibration is None else Calibration.open(self.calibration)
-        numbers = Numbers(self.weight_bits, self.input_bits, self.per == "channel", self.fraction)
+        calibration, numbers = self._ranges(), self._numbers()
         made = whole_graph(graph, numbers, calibration)
         bounds = Bounds(made)
         if problems := overflows(made, bounds):
@@ -80,6 +80,21 @@ class Quantize(Pass):
             made = whole_graph(graph, replace(numbers, fractions=fewer), calibration)
         graph.become(made)
         return True
+
+    def scales(self, graph: Graph) -> Scales:
+        """What a whole number of each value of ``graph`` stands for, once the pass has run on it.
+
+        Raises:
+            LdsnnError: the pass cannot run on this graph.
+        """
+        self._check(graph)
+        return scales_of(graph, self._numbers(), self._ranges())
+
+    def _ranges(self) -> Calibration:
+        return Calibration() if self.calibration is None else Calibration.open(self.calibration)
+
+    def _numbers(self) -> Numbers:
+        return Numbers(self.weight_bits, self.input_bits, self.per == "channel", self.fraction)
 
     def _check(self, graph: Graph) -> None:
         problems = []

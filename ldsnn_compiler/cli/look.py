@@ -1,8 +1,7 @@
-"""``ldsnn inspect``, ``diff``, ``opt``: looking at graphs, comparing them with their models, running passes on them."""
+"""``ldsnn inspect`` and ``opt``: looking at graphs, running passes on them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,15 +24,13 @@ from ldsnn_compiler.cli.common import (
     Timesteps,
     note,
 )
-from ldsnn_compiler.cli.models import ModelOptions, kind_of, open_data, open_graph, open_module
-from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.cli.models import ModelOptions, open_data, open_graph
+from ldsnn_compiler.cli.numerics import CalibrationFile, Numerics, NumericsOptions, WeightBits
 
 if TYPE_CHECKING:
     from ldsnn_compiler.ir.graph import Graph
+    from ldsnn_compiler.pipeline import Pass
 
-Other = Annotated[
-    str | None, typer.Argument(metavar="[GRAPH]", help="a .ldir or a bundle; default MODEL as it is imported")
-]
 SAMPLES = 16
 """Samples that densities are measured on, unless ``--limit`` says otherwise."""
 
@@ -52,6 +49,9 @@ def inspect(
     limit: Limit = None,
     pipeline: Pipeline = None,
     schedule: ScheduleFile = None,
+    numerics: Numerics = None,
+    calibration: CalibrationFile = None,
+    weight_bits: WeightBits = None,
 ) -> Answer:
     """Print the IR with timesteps, density and cost per node; with --data densities are measured."""
     from ldsnn_compiler.evaluate import full_layout
@@ -60,10 +60,11 @@ def inspect(
     from ldsnn_compiler.ir.text import graph_text
     from ldsnn_compiler.svg import svg as svg_text
 
+    numbers = NumericsOptions(numerics, calibration, weight_bits)
     graph = open_graph(ModelOptions(model, timesteps, convert, data, shape, sequence, calibrate, dt))
-    if pipeline is not None or schedule is not None:
-        run_passes(graph, pipeline, schedule, ())
     given = open_data(data, graph)
+    if pipeline is not None or schedule is not None or numerics is not None:
+        run_passes(graph, pipeline, schedule, (), **numbers.arguments(graph, given))
     inputs = (full_layout(graph, given.report[0][: limit or SAMPLES]),) if given else ()
     costs = node_costs(graph, *inputs)
     for path, draw in ((dot, dot_text), (svg, svg_text)):
@@ -118,18 +119,24 @@ def run_passes(
 
     ``numbers`` are the arguments ``numerics``, ``calibration`` and ``weight_bits`` of a compilation.
     """
+    from ldsnn_compiler.pipeline import run_pipeline
+
+    passes = chosen_passes(graph, pipeline, schedule, **numbers)
+    run_pipeline(graph, passes, instruments)
+    return [str(p) for p in passes]
+
+
+def chosen_passes(graph: Graph, pipeline: str | None, schedule: Path | None, **numbers: Any) -> tuple[Pass, ...]:
+    """The passes that :func:`run_passes` runs."""
     from ldsnn_compiler.passes.assign_timesteps import with_schedule
     from ldsnn_compiler.passes.quantize import with_numerics
-    from ldsnn_compiler.pipeline import default_pipeline, parse_pipeline, run_pipeline
+    from ldsnn_compiler.pipeline import default_pipeline, parse_pipeline
     from ldsnn_compiler.schedule import Schedule
 
     chosen = Schedule.read(schedule) if schedule is not None else None
     text = pipeline if pipeline is not None else default_pipeline(stage=graph.stage)
     passes = with_schedule(parse_pipeline(text), chosen)
-    if numbers:
-        passes = with_numerics(passes, graph, **numbers)
-    run_pipeline(graph, passes, instruments)
-    return [str(p) for p in passes]
+    return with_numerics(passes, graph, **numbers) if numbers else passes
 
 
 def pass_instruments(dump_dir: Path | None, time_passes: bool) -> tuple[list[Any], Any]:
@@ -146,57 +153,3 @@ def pass_instruments(dump_dir: Path | None, time_passes: bool) -> tuple[list[Any
             note(f"wrote {dump.written} dumps to {dump.folder}")
 
     return [*dumps, *timers], report
-
-
-def diff(
-    model: Model,
-    graph: Other = None,
-    data: Data = None,
-    timesteps: Timesteps = None,
-    shape: Shape = None,
-    sequence: Sequence = False,
-    limit: Limit = None,
-    tolerance: Annotated[float, typer.Option("--tolerance", min=0.0, help="for real values, relative")] = 1e-4,
-) -> Answer:
-    """Compare a graph with its PyTorch model layer by layer and name the first layer that diverges."""
-    from ldsnn_compiler.diff import diff as compare
-    from ldsnn_compiler.diff import first_divergence
-    from ldsnn_compiler.evaluate import user_layout
-
-    options = ModelOptions(model, timesteps, False, data, shape, sequence)
-    if kind_of(model) != "factory":
-        hint = "give file.py:factory, then the graph"
-        raise LdsnnError(Problem("the original model is needed", where=model, hint=hint))
-    module, example = open_module(options)
-    net = open_graph(ModelOptions(graph)) if graph else open_graph(options)
-    given = open_data(data, net)
-    x = example
-    if given is not None:
-        x = user_layout(net, given.report[0][: limit or SAMPLES])
-    layers = compare(net, module, x, tolerance=tolerance, stepping=_stepping(net, timesteps))
-    first = first_divergence(layers)
-    verdict = f"first divergence: {first.path} ({_what(first)})" if first else "no layer diverges"
-    answer = {"model": model, "graph": graph, "first": first.path if first else None}
-    return Answer({**answer, "layers": [asdict(x) for x in layers]}, (_diff_table(layers), verdict), 1 if first else 0)
-
-
-def _stepping(net: Graph, timesteps: int | None) -> bool:
-    """A model that was told its timesteps does one a call, and so gives its outputs one a step."""
-    return timesteps is not None and all(node["time"] == "sequence" for node in net.outputs)
-
-
-def _what(layer: Any) -> str:
-    return layer.why or f"{layer.differing} of {layer.numbers} values differ, by up to {layer.largest:.3g}"
-
-
-def _diff_table(layers: Any) -> Any:
-    from rich.table import Table
-
-    table = Table()
-    for title in ("layer", "op", "T", "values", "differing", "largest difference", ""):
-        table.add_column(title, justify="left" if title in ("layer", "op", "") else "right")
-    for x in layers:
-        times = str(x.timesteps[1]) if len(set(x.timesteps)) == 1 else f"{x.timesteps[0]} -> {x.timesteps[1]}"
-        mark = "diverges" if x.diverges else x.why
-        table.add_row(x.path, x.op, times, str(x.numbers), str(x.differing), f"{x.largest:.3g}", mark)
-    return table

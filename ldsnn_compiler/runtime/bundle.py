@@ -47,6 +47,7 @@ from ldsnn_compiler.runtime.folder import (
     write_manifest,
 )
 from ldsnn_compiler.runtime.library import Library
+from ldsnn_compiler.targets.boards import Board
 
 if TYPE_CHECKING:
     from ldsnn_compiler.runtime.compiled import Compiled
@@ -85,6 +86,16 @@ def read_graph(path: str | Path) -> Graph:
     """The graph of a bundle, compiled for whatever machine; :class:`BundleError` says why one is refused."""
     path = Path(path)
     return _graph(path, read_files(path, read_manifest(path, FORMAT, VERSION), (GRAPH, WEIGHTS)))
+
+
+def read_pipeline(path: str | Path) -> str:
+    """The passes that made the graph of a bundle, as text; :class:`BundleError` says why a bundle is refused."""
+    return str(read_manifest(Path(path), FORMAT, VERSION)["pipeline"])
+
+
+def read_target(path: str | Path) -> Board:
+    """The board that a bundle was compiled for; :class:`BundleError` says why a bundle is refused."""
+    return Board.of_json(read_manifest(Path(path), FORMAT, VERSION)["target"])
 
 
 def _graph(path: Path, contents: Mapping[str, bytes]) -> Graph:

@@ -18,6 +18,7 @@ from ldsnn_compiler.passes import (
     fold_scale,
     fuse_timesteps,
     quantize,
+    round_weights,
     select_kernels,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "fold_scale",
     "fuse_timesteps",
     "quantize",
+    "round_weights",
     "select_kernels",
 ]

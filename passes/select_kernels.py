@@ -145,8 +145,7 @@ class _Chooser:
         if self.kernel is not None:
             return self.kernel
         density, gpu = self.density(source.node), self.board.gpu
-        layer = Layer.of(self.graph, node, gpu, source.type.signal.unit) if gpu is not None else None
-        if layer is not None and gpu is not None:
+        if gpu is not None and (layer := Layer.of(self.graph, node)).fits(gpu):
             return "event" if layer.prefers_events(gpu, self.batch, density) else "dense"
         return "event" if prefers_events(self.graph, node, self.board, density) else "dense"
 

@@ -60,8 +60,8 @@ def test_kernels_are_selected_by_the_batch() -> None:
 
 
 def test_without_tensor_cores_there_is_no_such_choice() -> None:
-    net = graph()
-    second = [n for n in net.nodes if n.op.name == "conv2d"][1]
-    assert Layer.of(net, second, Gpu("sm_86"), 1.0) is None
-    first = next(n for n in net.nodes if n.op.name == "conv2d")
-    assert Layer.of(net, first, Gpu("sm_86", half_tflops=1.0), 1.0) is None, "two inputs are too few"
+    net, half, byte = graph(), Gpu("sm_86", half_tflops=1.0), Gpu("sm_86", byte_tops=1.0)
+    first, second = (Layer.of(net, n) for n in net.nodes if n.op.name == "conv2d")
+    assert second.instruction == "mma-half" and second.number_bytes == 2
+    assert second.fits(half) and not second.fits(byte) and not second.fits(Gpu("sm_86"))
+    assert not first.fits(half), "two inputs are too few, and they are no spikes"

@@ -24,6 +24,7 @@ from ldsnn_compiler.targets.cpu.kernels.dot import dots
 from ldsnn_compiler.targets.cpu.kernels.pool import PoolSpec, max_pool, sum_pool
 from ldsnn_compiler.targets.cuda import kernels as gpu_kernels
 from ldsnn_compiler.targets.lower import Lowering
+from ldsnn_compiler.targets.narrow import in_halves
 from ldsnn_compiler.targets.plan import BATCH, Buffer, State
 from ldsnn_compiler.targets.region import Addend, addends
 
@@ -193,8 +194,7 @@ def _halved(source: kernels.Source, weight: torch.Tensor | None, gain: float) ->
     """The source with weights in half precision, if none of them is another number there."""
     if weight is None or source.weights != "float32":
         return source
-    scaled = weight * gain
-    return replace(source, weights="float16") if torch.equal(scaled.half().float(), scaled) else source
+    return replace(source, weights="float16") if in_halves(weight, gain) else source
 
 
 def tuned(spec: kernels.RegionSpec, board: Board) -> kernels.RegionSpec:

@@ -20,6 +20,7 @@ import torch
 
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.targets.cuda.gpu import LEAST_CHANNELS, LEAST_INPUTS, PAIRS, Gpu
+from ldsnn_compiler.targets.narrow import in_halves
 
 #: share of NVIDIA's rate that is reckoned with: what instructions with operands in registers reach, an estimate
 REACHED = 0.5
@@ -31,32 +32,32 @@ _GIGA_PER_US, _TERA_PER_US = 1e3, 1e6
 @dataclass(frozen=True)
 class Layer:
     """``positions`` of the output in a sample, each with ``inputs`` to ``channels`` outputs, in ``timesteps``;
-    ``number_bytes`` of a weight, ``instruction`` of the tensor cores."""
+    ``number_bytes`` of a weight, ``instruction`` of tensor cores that multiplies it, "" if none does."""
 
     positions: int
     inputs: int
     channels: int
     timesteps: int
     number_bytes: int
-    instruction: str
+    instruction: str = ""
 
     @classmethod
-    def of(cls, graph: Graph, node: Node, gpu: Gpu, unit: float) -> Layer | None:
-        """A convolution or linear layer of spikes worth ``unit``; None if it cannot go to the GPU's tensor cores."""
-        weight = graph.tensors[node["weight"].name]
-        grouped = node.op.name != "linear" and node["groups"] > 1
-        if grouped or weight.shape[0] <= LEAST_CHANNELS or weight.shape[1] < LEAST_INPUTS:
-            return None
-        if weight.dtype == torch.int8:
-            size, instruction = 1, "mma-byte"
-        elif weight.is_floating_point() and torch.equal((weight * unit).half().float(), weight * unit):
-            size, instruction = 2, "mma-half"
-        else:
-            return None
-        if not gpu.rate(instruction):
-            return None
-        steps = min(node.type.timesteps, node.operands[0].type.timesteps)
-        return cls(prod(node.type.shape[1:]), prod(weight.shape[1:]), weight.shape[0], steps, size, instruction)
+    def of(cls, graph: Graph, node: Node) -> Layer:
+        """A convolution or linear layer."""
+        weight, given = graph.tensors[node["weight"].name], node.operands[0].type
+        halves = in_halves(weight, given.signal.unit)
+        return cls(
+            prod(node.type.shape[1:]),
+            prod(weight.shape[1:]),
+            weight.shape[0],
+            min(node.type.timesteps, given.timesteps),
+            2 if halves else weight.element_size(),
+            _instruction(node, weight, halves),
+        )
+
+    def fits(self, gpu: Gpu) -> bool:
+        """Whether it can go to the GPU's tensor cores."""
+        return bool(self.instruction) and gpu.rate(self.instruction) > 0
 
     def prefers_events(self, gpu: Gpu, batch: int, density: float) -> bool:
         """Whether a batch takes less time event by event."""
@@ -83,3 +84,12 @@ class Layer:
         multiplied = turns * 2 * pairs * CHANNELS * self.inputs / rate
         fetched = blocks * self.inputs * CHANNELS * self.number_bytes / (gpu.l2_gbs * _GIGA_PER_US)
         return max(multiplied, fetched)
+
+
+def _instruction(node: Node, weight: torch.Tensor, halves: bool) -> str:
+    """Of tensor cores, for layers of spikes that are wide enough for them."""
+    grouped = node.op.name != "linear" and node["groups"] > 1
+    is_narrow = weight.shape[0] <= LEAST_CHANNELS or weight.shape[1] < LEAST_INPUTS
+    if grouped or is_narrow or not node.operands[0].type.signal.is_bounded:
+        return ""
+    return "mma-half" if halves else "mma-byte" if weight.dtype == torch.int8 else ""

@@ -20,6 +20,8 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 
 #: what both compilers are told about arithmetic
 EXACT = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+#: of generated code no warning tells anybody anything, and thousands would hide an error
+QUIET = "-w"
 HINT = "pip install 'ldsnn-compiler[cuda]', or put CUDA 13's nvcc on PATH"
 
 #: the few names that TVM's code takes from CUDA's C++ library, so that NVRTC needs no package of headers
@@ -112,7 +114,7 @@ class _Nvrtc:
     def compiled(self, source: str, arch: str, kind: str) -> bytes:
         """``kind`` is CUBIN or PTX."""
         target = arch if kind == "CUBIN" else arch.replace("sm_", "compute_")
-        options = [f"--gpu-architecture={target}", "-default-device", "--std=c++17", *EXACT]
+        options = [f"--gpu-architecture={target}", "-default-device", "--std=c++17", QUIET, *EXACT]
         program = ctypes.c_void_p()
         texts, names = (
             (ctypes.c_char_p * len(HEADERS))(*[x.encode() for x in part]) for part in (HEADERS.values(), HEADERS)
@@ -177,7 +179,7 @@ def _nvcc(source: str, arch: str, kind: str) -> bytes:
     target = [f"-arch={arch}"] if kind == "CUBIN" else [f"-arch={arch.replace('sm_', 'compute_')}"]
     return _in_folder(
         {"net.cu": source.encode()},
-        lambda folder: ["nvcc", f"--{kind.lower()}", "--std=c++17", *target, *EXACT, "-o", f"{folder}/out",
+        lambda folder: ["nvcc", f"--{kind.lower()}", "--std=c++17", QUIET, *target, *EXACT, "-o", f"{folder}/out",
                         f"{folder}/net.cu"],
     )  # fmt: skip
 

@@ -49,8 +49,8 @@ def full_layout(graph: Graph, x: Tensor) -> Tensor:
 
 
 def as_input(node: Node, x: Tensor) -> Tensor:
-    """Samples ``[N, ...]`` as ``[T, N, *shape]`` for an input node."""
-    return x[None] if node["time"] == "static" else x.transpose(0, 1)
+    """Samples ``[N, ...]`` as float32 ``[T, N, *shape]`` for an input node."""
+    return (x[None] if node["time"] == "static" else x.transpose(0, 1)).float()
 
 
 def scores(output: Any) -> Tensor:

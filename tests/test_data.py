@@ -53,6 +53,12 @@ def test_train_and_test_arrays_are_calibration_and_report(tmp_path: Path) -> Non
     assert data.report[1] is not None and data.report[1].dtype == torch.int64 and data.report[1].tolist() == [0, 1]
 
 
+def test_half_precision_stays_as_it_is(tmp_path: Path) -> None:
+    data = load_data(npz(tmp_path, x=images(20).astype(np.float16)))
+    assert data.calibration[0].dtype == data.report[0].dtype == torch.float16
+    assert torch.equal(data.calibration[0].float(), torch.from_numpy(images(20)[::5]))
+
+
 def test_unsplit_arrays_are_split_the_same_way_every_time_and_say_so(tmp_path: Path) -> None:
     spec = npz(tmp_path, x=images(20), y=np.arange(20))
     data, again = load_data(spec), load_data(spec)

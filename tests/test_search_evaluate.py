@@ -17,7 +17,7 @@ from ldsnn_compiler.ir.types import REAL, SPIKE, Signal, Stream
 from ldsnn_compiler.search.cost import COSTS, NodeWork, program_operations, totals
 from ldsnn_compiler.search.evaluate import Evaluator, Figures, divergences, predictions_drop
 from ldsnn_compiler.search.options import space
-from ldsnn_compiler.search.prefix import Digests, StreamCache, signatures, suffix
+from ldsnn_compiler.search.prefix import PART, Digests, StreamCache, signatures, suffix
 
 
 def residual(timesteps: int = 4) -> Graph:
@@ -106,6 +106,15 @@ def test_without_room_for_streams_everything_is_run_again():
     )
 
 
+def test_samples_of_half_precision_are_those_of_full_precision_in_half_the_memory():
+    graph = residual()
+    half = samples(graph).half()
+    few, many = Evaluator(graph, half), Evaluator(graph, half.float())
+    assert few.fingerprint == many.fingerprint
+    schedule = space(graph).schedule((0, 0, 1))
+    assert few.evaluate(schedule) == many.evaluate(schedule)
+
+
 def test_signatures_tell_weights_apart_and_not_names():
     one, two = residual(), residual()
     digests = Digests()
@@ -125,6 +134,14 @@ def test_streams_come_back_as_they_were(signal: Signal):
     cache.put("s", stream, 3, data[:, 3:])
     assert torch.equal(cache.get("s", 1, 4), data[:, 1:4])
     assert cache.bytes == 4 * {1: 4, 5: 3 * 4, 0: 30 * 2, None: 30 * 4}[signal.levels]
+
+
+def test_tensors_larger_than_a_part_are_told_apart_by_any_element():
+    whole = torch.zeros(3 * PART + 1, 2)
+    other = whole.clone()
+    other[-1, 1] = 1.0
+    assert Digests().of(whole) == Digests().of(whole.clone()) != Digests().of(other)
+    assert Digests().of(torch.tensor(1.0)) != Digests().of(torch.tensor([1.0]))
 
 
 def test_figures_survive_json():

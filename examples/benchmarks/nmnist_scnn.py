@@ -60,11 +60,13 @@ def nmnist_test() -> tuple[Tensor, Tensor]:
 
 
 def recordings(chosen: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
-    """Frames and labels of recordings, given as (split, number); the last frame takes what comes after 340 ms."""
+    """Frames and labels of recordings, given as (split, number); the last frame takes what comes after 340 ms. Frames
+    are float16, which holds counts up to 2048 exactly."""
     with np.load(DATA / "nmnist_small.npz", allow_pickle=False) as file:
         data = {name: file[name] for name in file.files}
     shape = (TIMESTEPS, 2, 34, 34)
-    frames, labels = torch.empty((len(chosen), *shape)), torch.empty(len(chosen), dtype=torch.int64)
+    frames = torch.empty((len(chosen), *shape), dtype=torch.float16)
+    labels = torch.empty(len(chosen), dtype=torch.int64)
     for n, (split, i) in enumerate(chosen):
         events = slice(*data[f"offsets_{split}"][i : i + 2])
         x, y, p, t = (data[f"{name}_{split}"][events] for name in "xypt")

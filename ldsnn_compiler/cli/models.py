@@ -129,7 +129,7 @@ def _imported(options: ModelOptions) -> Graph:
     from ldsnn_compiler.frontend import convert
 
     with warnings_as_notes():
-        return convert(module, data.calibration[0], options.timesteps, name=name, **settings)
+        return convert(module, data.calibration[0].float(), options.timesteps, name=name, **settings)
 
 
 def _calibration_settings(text: str, problems: list[Problem]) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _example(options: ModelOptions) -> torch.Tensor:
 
     data = open_data(options.data)
     if data is not None:
-        sample = data.calibration[0][:1]
+        sample = data.calibration[0][:1].float()
     elif options.shape:
         sample = torch.zeros((1, *_parsed_shape(options.shape)))
     else:

@@ -198,7 +198,7 @@ class Evaluator:
         """Hash of the network and the samples: figures of one fingerprint are comparable."""
         ends = sorted(signatures(self.original, self._digests)[n.name] for n in self.original.outputs)
         made = f"{self._engine.name} {[each.name for each in (self._adjust, self._latency) if each]}"
-        text = f"{VERSION} {made} {self.counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x)}"
+        text = f"{VERSION} {made} {self.counted}\n{FOLD} {OPTIMISE}\n{ends}\n{self._digests.of(self.x, torch.float32)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property

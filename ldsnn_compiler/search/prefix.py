@@ -22,6 +22,9 @@ from torch import Tensor
 from ldsnn_compiler.ir.graph import Graph, Node, tensor_refs
 from ldsnn_compiler.ir.types import Stream
 
+PART = 64
+"""Samples, or rows of weights, that are hashed at a time."""
+
 
 @dataclass
 class Digests:
@@ -29,12 +32,15 @@ class Digests:
 
     _known: dict[int, tuple[Tensor, str]] = field(default_factory=dict)
 
-    def of(self, tensor: Tensor) -> str:
-        """Hash of dtype, shape and content."""
+    def of(self, tensor: Tensor, dtype: torch.dtype | None = None) -> str:
+        """Hash of dtype, shape and content, as they are or would be in another ``dtype``; a part at a time, for samples
+        may be most of the memory there is."""
         if id(tensor) not in self._known:
-            head = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
-            content = tensor.detach().contiguous().numpy().tobytes()
-            self._known[id(tensor)] = (tensor, hashlib.blake2b(head + content, digest_size=16).hexdigest())
+            kind = dtype or tensor.dtype
+            found = hashlib.blake2b(f"{kind}{tuple(tensor.shape)}".encode(), digest_size=16)
+            for each in tensor.detach().split(PART) if tensor.ndim else (tensor.detach(),):
+                found.update(each.to(kind).contiguous().numpy().tobytes())
+            self._known[id(tensor)] = (tensor, found.hexdigest())
         return self._known[id(tensor)][1]
 
 

@@ -2,46 +2,58 @@
 
     export LDSNN_DATA=.../data
     python examples/benchmarks/integers.py mnist_cnn fashion_lif resnet20 [--images 1000] [--weight-bits 6]
-        [--schedule schedule.json] [-o results/integers/benchmarks.json]
+        [--schedule "best uniform, graded"] [-o results/integers/benchmarks.json]
 
 Input ranges are read off calibration images, weights are rounded as they are: nothing is trained. The first images also
-run through the interpreter, whose outputs must be those of the compiled network, bit for bit.
+run through the interpreter, whose outputs must be those of the compiled network, bit for bit. The networks are those of
+results/schedules, as they are or under one of the rows there; the images are the whole report split, of which the
+official test set is the beginning where it is not all of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from run import BENCHMARKS, Benchmark
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parent))
+from run import BENCHMARKS, network
+from twins import schedules
+
 import ldsnn_compiler as ld
-from ldsnn_compiler.cli.models import open_graph
-from ldsnn_compiler.data import load_data
+from ldsnn_compiler.bench.run import versions
 from ldsnn_compiler.evaluate import compiled_scores, full_layout, measured_density
 from ldsnn_compiler.integers import calibrate
 from ldsnn_compiler.ir.store import write_atomically
 from ldsnn_compiler.proofs import layer_proofs
 from ldsnn_compiler.results import machine_name, wilson
+from ldsnn_compiler.search.criterion import Comparison
+from ldsnn_compiler.search.evaluate import predictions_drop
 
 BATCH = 25
 CALIBRATION_SAMPLES = 500
 DENSITY_SAMPLES = 16
+ALLOWED = 0.003
+"""What whole numbers may cost, as a share of all images."""
 
 
-def measure(benchmark: Benchmark, images: int | None, interpreted: int, threads: int | None, schedule: str | None,
+def measure(name: str, images: int | None, interpreted: int, threads: int | None, row: str,
             **numbers: Any) -> dict[str, Any]:  # fmt: skip
     """Accuracy of both, where they differ, and what is proved of the layers."""
-    graph, data = open_graph(benchmark.options), load_data(benchmark.options.data or "")
-    x, y = (part[: images or benchmark.test] for part in data.report if part is not None)
+    benchmark = BENCHMARKS[name]
+    graph, data = network(benchmark)
+    x, y = (part[:images] for part in data.report if part is not None)
     seen = data.calibration[0]
-    chosen = ld.Schedule.read(schedule) if schedule else None
+    chosen = schedules(graph, name, row)[1][row] if row else None
     density = measured_density(graph, seen[:DENSITY_SAMPLES], chosen)
     options: dict[str, Any] = {"schedule": chosen, "batch": BATCH, "density": density, "threads": threads}
     calibration = calibrate(graph, full_layout(graph, seen[:CALIBRATION_SAMPLES]))
@@ -49,27 +61,30 @@ def measure(benchmark: Benchmark, images: int | None, interpreted: int, threads:
         "fp32": ld.compile(graph, **options),
         "int": ld.compile(graph, numerics="int", calibration=calibration, **numbers, **options),
     }
-    scores = {name: compiled_scores(network, x) for name, network in networks.items()}
-    whole = networks["int"]
+    answers = {kind: compiled_scores(each, x).argmax(1) for kind, each in networks.items()}
+    whole, test = networks["int"], benchmark.test
+    official = {kind: counted(found[:test], y[:test]) for kind, found in answers.items()} if test else {}
     return {
-        "images": len(x),
-        **{name: counted(found, y) for name, found in scores.items()},
-        "lost": round(100 * (accuracy(scores["fp32"], y) - accuracy(scores["int"], y)), 3),
-        "agreement": float((scores["fp32"].argmax(1) == scores["int"].argmax(1)).float().mean()),
+        "schedule": row or "T0", "images": len(x),
+        **{kind: counted(found, y) for kind, found in answers.items()},
+        "paired": drop(answers, y),
+        "agreement": float((answers["fp32"] == answers["int"]).double().mean()),
+        **({"official": {"images": test, **official}} if test else {}),
         "interpreter": identical(whole, x[:interpreted]),
         "layers": [asdict(proof) for proof in layer_proofs(whole.graph)],
-    }
+    }  # fmt: skip
 
 
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share classified correctly."""
-    return float((scores.argmax(1) == labels).double().mean())
-
-
-def counted(scores: Tensor, labels: Tensor) -> dict[str, Any]:
+def counted(answers: Tensor, labels: Tensor) -> dict[str, Any]:
     """Accuracy with its interval."""
-    right = int((scores.argmax(1) == labels).sum())
+    right = int((answers == labels).sum())
     return {"accuracy": right / len(labels), "accuracy_ci95": wilson(right, len(labels))}
+
+
+def drop(answers: Mapping[str, Tensor], labels: Tensor) -> dict[str, Any]:
+    """What integer mode loses, image by image."""
+    lost, won = predictions_drop(answers["fp32"].tolist(), answers["int"].tolist(), labels.tolist())
+    return Comparison(len(labels), lost, won).to_json(ALLOWED)
 
 
 def identical(compiled: ld.Compiled, x: Tensor) -> dict[str, int]:
@@ -93,18 +108,20 @@ def main() -> None:
     parser.add_argument("--interpreted", type=int, default=2 * BATCH, help="images that the interpreter runs too")
     parser.add_argument("--weight-bits", type=int, default=8)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--schedule", help="of one network: timesteps and levels per layer")
+    parser.add_argument("--schedule", default="", help="of one network: a row of its result file, or a schedule file")
     parser.add_argument("-o", "--output", type=Path, help="JSON file; other networks in it are kept")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
     results = json.loads(given.output.read_text()) if given.output and given.output.exists() else {}
     for name in given.names:
-        found = measure(BENCHMARKS[name], given.images, given.interpreted, given.threads, given.schedule,
+        found = measure(name, given.images, given.interpreted, given.threads, given.schedule,
                         weight_bits=given.weight_bits)  # fmt: skip
-        results[name] = {"date": date.today().isoformat(), "machine": machine_name(), **found}
-        shown = {k: v for k, v in results[name].items() if k != "layers"}
-        print(json.dumps({name: shown}), flush=True)
+        key = f"{name}, {given.schedule}" if given.schedule else name
+        made = {"date": date.today().isoformat(), "machine": machine_name(), "versions": versions()}
+        results[key] = {**made, "command": shlex.join(["python", *sys.argv]), **found}
+        shown = {k: v for k, v in results[key].items() if k != "layers"}
+        print(json.dumps({key: shown}), flush=True)
         if given.output:
             write_atomically(given.output, (json.dumps(results, indent=1) + "\n").encode())
 

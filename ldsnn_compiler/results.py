@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from math import sqrt
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Interval = tuple[float, float]
 
@@ -70,6 +71,8 @@ class Report:
 
     def table(self) -> Table:
         """A Rich table with a column for every figure that some row has."""
+        from rich.table import Table
+
         shown = Table(title=f"{self.model} on {self.target}, {self.numerics}, {self.threads} threads, {self.machine}")
         for title, _ in (columns := self._columns()):
             shown.add_column(title, justify="left" if title == "name" else "right", no_wrap=title == "name")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -11,6 +15,8 @@ from typer.testing import CliRunner
 from ldsnn_compiler.bench.gpu import folder as folders
 from ldsnn_compiler.bench.gpu import measure, rows
 from ldsnn_compiler.bench.gpu.__main__ import main
+from ldsnn_compiler.bench.gpu.folder import Entry, Folder
+from ldsnn_compiler.bench.gpu.machine import Rehearsal
 from ldsnn_compiler.bench.gpu.prepare import prepare
 from ldsnn_compiler.bench.gpu.table import markdown
 from ldsnn_compiler.cli.app import app
@@ -18,29 +24,80 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.targets.boards import board
 from ldsnn_compiler.targets.cuda.emulate import emulated
 
+#: what a machine with PyTorch and TVM's run time need not have, beside the compiler in TVM's library
+ABSENT = ("typer", "rich", "spikingjelly", "snntorch")
+RUN_ELSEWHERE = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in {ABSENT}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+from ldsnn_compiler.bench.gpu.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network for a board whose GPU is emulated."""
+    path = tmp_path_factory.mktemp("prepared")
+    prepare(path, emulated(board("h100")), "mlp", timesteps=4, density=0.2, batches=(1, 3))
+    return path
+
 
 @pytest.mark.slow
-def test_what_is_prepared_runs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare(tmp_path, emulated(board("h100")), "mlp", timesteps=4, density=0.2, batches=(1, 3))
-    folder = folders.read(tmp_path)
+def test_what_is_prepared_says_what_to_expect(prepared: Path) -> None:
+    folder = folders.read(prepared)
     network = folders.network_of(folder)
     assert [s.shape for s in network.spikes] == [(4, 1, 128)] * 2
     names = {"ldsnn_event", "ldsnn_dense", "ldsnn_int", "ldsnn_int_dense", "ldsnn_schedule"}
-    assert {row.name for row in rows.ours(folder)} == names
+    assert {row.name for row in rows.ours(folder)} == names and folder.batches == [1, 3]
     assert all(e.probed or (e.limits and min(e.limits.values()) > 0) for e in folder.entries)
     assert measure.shares({"a": 1.0, "b": 1.0}, {"a": 4.0}) == {"a": 0.25}
-    for row in rows.ours(folder):
-        for batch in (1, 3):
-            assert row.expected is not None
-            assert torch.equal(row.make(batch)().reshape(batch, -1), row.expected.reshape(1, -1).expand(batch, -1))
-    found = measure._spikes(folder, network)
-    assert all(each["spikes"] > 0 and each["differing"] == 0 for each in found.values())
-    monkeypatch.setattr(rows, "DEVICE", "cpu")
-    for row in rows.theirs(network):
-        if row.name in ("spikingjelly", "torch"):
-            assert row.expected is not None
-            with torch.inference_mode():
-                assert torch.equal(row.make(2)(), row.expected.expand(2, -1))
+
+
+@pytest.mark.slow
+def test_a_rehearsal_does_all_that_needs_no_gpu(prepared: Path) -> None:
+    report = measure.run(prepared, repeats=2, machine=Rehearsal()).to_json()
+    ours = {f"{row.name}, batch {n}" for row in rows.ours(folders.read(prepared)) for n in (1, 3)}
+    theirs = {f"{name}, batch {n}" for name in ("spikingjelly", "torch") for n in (1, 3)}
+    measured = {row["name"] for row in report["rows"]}
+    assert ours <= measured and measured <= ours | theirs
+    assert set(report["identical_scores"]) == measured and all(report["identical_scores"].values())
+    assert len(report["spikes"]) == 2
+    assert all(each["spikes"] > 0 and each["differing"] == 0 for each in report["spikes"].values())
+    assert report["left_out"]["torch_graph, batch 1"] == "needs a GPU"
+    assert "rehearsal" in markdown(report)
+
+
+@pytest.mark.slow
+def test_pytorch_and_the_run_time_are_enough(prepared: Path, tmp_path: Path) -> None:
+    result, document = tmp_path / "result.json", tmp_path / "page.md"
+    document.write_text("<!-- results: begin -->\nnone\n<!-- results: end -->\n")
+    for line in (
+        ["run", str(prepared), "--rehearse", "--repeats", "1", "-o", str(result)],
+        ["table", str(result), str(document)],
+    ):
+        environment = {**os.environ, "TVM_USE_RUNTIME_LIB": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_ELSEWHERE, *line], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "| ldsnn_event |" in document.read_text() and "All scores are as expected." in document.read_text()
+    assert "spikingjelly, batch 1 (" in document.read_text(), "what is not installed is told"
+
+
+def test_a_folder_that_was_changed_on_the_way_is_refused(tmp_path: Path) -> None:
+    folder = Folder("h100", "mlp", 4, 0.2, libraries={"lib.so": b"code"})
+    folder.entries.append(Entry("a", 1, "lib.so", {}, {}, {}, folder.keep(np.zeros(3))))
+    folder.write(tmp_path)
+    assert folders.read(tmp_path).libraries == folder.libraries
+    (tmp_path / "lib.so").write_bytes(b"cod")
+    np.savez(tmp_path / folders.ARRAYS, **{next(iter(folder.arrays)): np.ones(3)})
+    with pytest.raises(LdsnnError, match="not what was prepared") as caught:
+        folders.read(tmp_path)
+    assert len(caught.value.problems) == 2
 
 
 def test_without_a_device_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

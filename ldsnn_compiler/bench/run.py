@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ldsnn_compiler.bench.modules import Peer
 from ldsnn_compiler.bench.network import CALIBRATION_IMAGES, SPECS, Network, build, logits
 from ldsnn_compiler.bench.ours import OURS, our_peer
 from ldsnn_compiler.bench.peers import PEERS, installed, missing
+from ldsnn_compiler.bench.versions import versions
 from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.results import Latency, Report, Row, machine_name, measure
 
@@ -175,14 +175,3 @@ def _speedup(times: Mapping[str, Latency]) -> dict[str, float]:
     if "spikingjelly" not in times:
         return {}
     return {name: times["spikingjelly"].median / t.median for name, t in times.items()}
-
-
-def versions() -> dict[str, str]:
-    """Of everything whose time is taken."""
-    found = {}
-    for name in ("torch", "apache-tvm", "spikingjelly", "snntorch", "onnxruntime"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from ldsnn_compiler.bench.run import Settings, Tell, calibrated, make, use_threads, versions
+from ldsnn_compiler.bench.run import Settings, Tell, calibrated, make, use_threads
+from ldsnn_compiler.bench.versions import versions
 from ldsnn_compiler.results import amount, machine_name, measure
 
 

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-o", "--output", type=Path, required=True)
     run.add_argument("--repeats", type=int, default=100)
     run.add_argument("--budget", type=float, default=440.0, help="seconds after which no row is started")
+    run.add_argument("--rehearse", action="store_true", help="without a GPU: all of it that needs none, on the CPU")
     table = commands.add_parser("table", help="write a document's table from a result file")
     table.add_argument("result", type=Path)
     table.add_argument("document", type=Path)
@@ -51,13 +52,19 @@ def _prepare(options: argparse.Namespace) -> None:
     from ldsnn_compiler.bench.gpu.prepare import prepare
 
     batches = [int(b) for b in options.batches.split(",")]
-    prepare(options.folder, options.target, options.network, options.timesteps, options.density, batches, tell=_tell)
+    made = prepare(
+        options.folder, options.target, options.network, options.timesteps, options.density, batches, tell=_tell
+    )
+    size = sum(file.stat().st_size for file in options.folder.iterdir())
+    _tell(f"wrote {len(made.libraries)} libraries and their arguments, {size / 2**20:.0f} MiB, into {options.folder}")
 
 
 def _run(options: argparse.Namespace) -> None:
+    from ldsnn_compiler.bench.gpu.machine import Cuda, Rehearsal
     from ldsnn_compiler.bench.gpu.measure import run
 
-    report = run(options.folder, options.repeats, options.budget, _tell)
+    machine = Rehearsal() if options.rehearse else Cuda()
+    report = run(options.folder, options.repeats, options.budget, _tell, machine)
     write_atomically(options.output, (json.dumps(report.to_json(), indent=1) + "\n").encode())
     _tell(f"wrote {options.output}")
 

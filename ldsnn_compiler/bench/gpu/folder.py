@@ -42,7 +42,8 @@ class Entry:
 
 @dataclass
 class Folder:
-    """``arrays`` are keyed by the hash of their contents; ``libraries`` by file name."""
+    """``arrays`` are keyed by the hash of their contents; ``libraries`` by file name. ``hashes``: of the libraries,
+    once they are written."""
 
     target: str
     network: str
@@ -53,11 +54,17 @@ class Folder:
     arrays: dict[str, Array] = field(default_factory=dict)
     libraries: dict[str, bytes] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def batches(self) -> list[int]:
+        """Batch sizes that are measured, in order."""
+        return sorted({e.batch for e in self.entries if not e.probed})
 
     def keep(self, array: Array) -> str:
         """Store an array; its key."""
         given = np.ascontiguousarray(array)
-        key = hashlib.sha256(str((given.dtype, given.shape)).encode() + given.tobytes()).hexdigest()
+        key = _key(given)
         self.arrays[key] = given
         return key
 
@@ -68,7 +75,8 @@ class Folder:
             (path / name).write_bytes(content)
         stored: dict[str, Any] = dict(self.arrays)
         np.savez_compressed(path / ARRAYS, **stored)
-        index = {k: getattr(self, k) for k in ("target", "network", "timesteps", "density", "model", "about")}
+        self.hashes = {name: hashlib.sha256(content).hexdigest() for name, content in self.libraries.items()}
+        index = {k: getattr(self, k) for k in ("target", "network", "timesteps", "density", "model", "about", "hashes")}
         index["entries"] = [asdict(entry) for entry in self.entries]
         (path / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
@@ -91,7 +99,20 @@ def read(path: Path) -> Folder:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LdsnnError(Problem(f"is not what prepare writes: {error}", where=str(path))) from None
     libraries = {e.library: read_file(path / e.library) for e in entries}
-    return Folder(**index, entries=entries, arrays=arrays, libraries=libraries)
+    found = Folder(**index, entries=entries, arrays=arrays, libraries=libraries)
+    if changed := _changed(found):
+        raise LdsnnError([Problem("is not what was prepared: copy it again", where=str(path / n)) for n in changed])
+    return found
+
+
+def _key(array: Array) -> str:
+    return hashlib.sha256(str((array.dtype, array.shape)).encode() + array.tobytes()).hexdigest()
+
+
+def _changed(folder: Folder) -> list[str]:
+    """Files whose contents have other hashes than when they were written."""
+    found = [n for n, c in folder.libraries.items() if hashlib.sha256(c).hexdigest() != folder.hashes.get(n)]
+    return found + [ARRAYS] * any(_key(array) != key for key, array in folder.arrays.items())
 
 
 def keep_network(folder: Folder, network: Network) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -15,82 +14,81 @@ from typing import Any
 import torch
 
 from ldsnn_compiler.bench.gpu.folder import Folder, network_of, read
-from ldsnn_compiler.bench.gpu.rows import GpuRow, Run, images, light, ours, theirs
+from ldsnn_compiler.bench.gpu.machine import Cuda, Machine
+from ldsnn_compiler.bench.gpu.rows import GpuRow, images, light, needs_gpu, ours, theirs
 from ldsnn_compiler.bench.network import Network
-from ldsnn_compiler.bench.run import versions
-from ldsnn_compiler.errors import LdsnnError, Problem
-from ldsnn_compiler.results import Latency, Report, Row, machine_name
+from ldsnn_compiler.bench.versions import versions
+from ldsnn_compiler.results import Report, Row, machine_name
 
 Tell = Callable[[str], None]
-WARM_UP = 10
-#: where a row stops being repeated
-MOST_SECONDS = 3.0
 
 
 @dataclass
 class _Found:
     """What was measured: rows, which of them gave the reference's scores, and why others are missing."""
 
-    rows: list[Row]
-    medians: dict[tuple[str, int], float]
-    identical: dict[str, bool]
-    left_out: dict[str, str]
-    kernels: dict[str, dict[str, float]]
-    shares: dict[str, dict[str, float]]
+    rows: list[Row] = field(default_factory=list)
+    medians: dict[tuple[str, int], float] = field(default_factory=dict)
+    identical: dict[str, bool] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, dict[str, float]] = field(default_factory=dict)
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def run(path: Path, repeats: int = 100, budget: float = 440.0, tell: Tell = lambda text: None) -> Report:
+def run(
+    path: Path,
+    repeats: int = 100,
+    budget: float = 440.0,
+    tell: Tell = lambda text: None,
+    machine: Machine | None = None,
+) -> Report:
     """Measure what :func:`~.prepare.prepare` left in ``path``; no row is started after ``budget`` seconds."""
-    check_device()
+    machine = machine or Cuda()
     started, folder = perf_counter(), read(path)
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
-    network, found = network_of(folder), _Found([], {}, {}, {}, {}, {})
-    batches = sorted({e.batch for e in folder.entries if not e.probed})
+    network, found = network_of(folder), _Found()
+    mine = ours(folder)
+    runs = not (machine.is_rehearsal and needs_gpu(folder))
     with torch.inference_mode():
-        spikes = _spikes(folder, network)
-        for row in [*ours(folder), *theirs(network)]:
-            for batch in batches:
+        spikes = _spikes(folder, network) if runs else {}
+        for row in [*mine, *theirs(network, machine.device)]:
+            for batch in folder.batches:
                 name = f"{row.name}, batch {batch}"
                 if perf_counter() - started > budget:
                     found.left_out[name] = f"no time was left after {budget:.0f} s"
-                    continue
-                tell(name)
-                _measure(row, batch, repeats, found)
-        _profile(folder, found)
-    return _report(folder, found, spikes, batches, perf_counter() - started)
-
-
-def check_device() -> None:
-    """Raise where nothing can be measured."""
-    if not torch.cuda.is_available():
-        hint = "python -m ldsnn_compiler.bench.gpu prepare FOLDER compiles here what a machine with one then runs"
-        raise LdsnnError(Problem("no CUDA device here, or a PyTorch that cannot use it", where="bench", hint=hint))
+                elif machine.is_rehearsal and row.needs_gpu:
+                    found.left_out[name] = "needs a GPU"
+                else:
+                    tell(name)
+                    _measure(row, batch, repeats, found, machine)
+        if runs:
+            _profile(folder, mine, found, machine)
+    return _report(folder, found, spikes, machine, perf_counter() - started)
 
 
 def bench(
     target: str, network: str, timesteps: int, density: float, repeats: int, tell: Tell = lambda text: None
 ) -> Report:
     """Both halves on one machine, with PyTorch, all of TVM, and a GPU."""
+    machine = Cuda()
     from ldsnn_compiler.bench.gpu.prepare import prepare
 
-    check_device()
     with tempfile.TemporaryDirectory(prefix="ldsnn-") as scratch:
         prepare(Path(scratch), target, network, timesteps, density, tell=tell)
-        return run(Path(scratch), repeats, tell=tell)
+        return run(Path(scratch), repeats, tell=tell, machine=machine)
 
 
-def _measure(row: GpuRow, batch: int, repeats: int, found: _Found) -> None:
+def _measure(row: GpuRow, batch: int, repeats: int, found: _Found, machine: Machine) -> None:
     name = f"{row.name}, batch {batch}"
     try:
         call = row.make(batch)
         scores = call().float().cpu().reshape(batch, -1)
-        times = timed(call, repeats)
+        times = machine.timed(call, repeats)
     except Exception as error:  # a library that fails on this device is told, and the others are measured
         found.left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         return
     finally:
-        gc.collect()
-        torch.cuda.empty_cache()
+        machine.tidy()
     if row.expected is not None:
         found.identical[name] = torch.equal(scores, row.expected.reshape(1, -1).expand(batch, -1))
     found.medians[row.name, batch] = times.median
@@ -105,22 +103,6 @@ def _measure(row: GpuRow, batch: int, repeats: int, found: _Found) -> None:
     )
 
 
-def timed(call: Run, repeats: int) -> Latency:
-    """Milliseconds of single calls between two events on the stream, after a warm-up."""
-    for _ in range(WARM_UP):
-        call()
-    torch.cuda.synchronize()
-    times: list[float] = []
-    while len(times) < repeats and sum(times) < MOST_SECONDS * 1e3:
-        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        before.record()
-        call()
-        after.record()
-        after.synchronize()
-        times.append(before.elapsed_time(after))
-    return Latency(tuple(times))
-
-
 def _spikes(folder: Folder, network: Network) -> dict[str, Any]:
     """Spikes of every layer of the probed networks that differ from PyTorch's on the CPU."""
     wanted = torch.cat([s.flatten() for s in network.spikes])
@@ -133,20 +115,16 @@ def _spikes(folder: Folder, network: Network) -> dict[str, Any]:
     return found
 
 
-def _profile(folder: Folder, found: _Found) -> None:
-    """Microseconds of every kernel in one run, from CUDA's own trace, and its share of the limit; of the smallest batch
-    and the largest of each of our rows."""
-    from torch.profiler import ProfilerActivity, profile
-
-    batches, limits = {e.batch for e in folder.entries if not e.probed}, _limits(folder)
-    for row, batch in ((row, batch) for row in ours(folder) for batch in sorted({min(batches), max(batches)})):
-        call, name = row.make(batch), f"{row.name}, batch {batch}"
-        call()
-        with profile(activities=[ProfilerActivity.CUDA]) as trace:
-            call()
-            torch.cuda.synchronize()
-        found.kernels[name] = {e.key: round(e.device_time_total, 2) for e in trace.key_averages()}
-        found.shares[name] = shares(limits[name], found.kernels[name])
+def _profile(folder: Folder, mine: Sequence[GpuRow], found: _Found, machine: Machine) -> None:
+    """Microseconds of every kernel in one run, and its share of the limit; of the smallest batch and the largest of
+    each of our rows."""
+    limits = {f"{e.name}, batch {e.batch}": e.limits for e in folder.entries if not e.probed}
+    for row in mine:
+        for batch in sorted({folder.batches[0], folder.batches[-1]}):
+            name = f"{row.name}, batch {batch}"
+            if name not in found.left_out:
+                found.kernels[name] = machine.kernels(row.make(batch))
+                found.shares[name] = shares(limits[name], found.kernels[name])
 
 
 def shares(limits: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:
@@ -154,16 +132,9 @@ def shares(limits: Mapping[str, float], taken: Mapping[str, float]) -> dict[str,
     return {name: round(least / taken[name], 3) for name, least in limits.items() if taken.get(name)}
 
 
-def _limits(folder: Folder) -> dict[str, dict[str, float]]:
-    return {f"{e.name}, batch {e.batch}": e.limits for e in folder.entries if not e.probed}
-
-
-def _report(folder: Folder, found: _Found, spikes: dict[str, Any], batches: Sequence[int], seconds: float) -> Report:
-    device = torch.cuda.get_device_properties(0)
+def _report(folder: Folder, found: _Found, spikes: dict[str, Any], machine: Machine, seconds: float) -> Report:
     details = {
-        "device": device.name,
-        "device_memory_gib": round(device.total_memory / 2**30, 1),
-        "multiprocessors": device.multi_processor_count,
+        **machine.facts(),
         "date": date.today().isoformat(),
         "versions": {**versions(), "cuda": torch.version.cuda},
         "settings": {"timesteps": folder.timesteps, "density": folder.density},
@@ -174,11 +145,11 @@ def _report(folder: Folder, found: _Found, spikes: dict[str, Any], batches: Sequ
         "left_out": found.left_out,
         "kernels_us": found.kernels,
         "limit_shares": found.shares,
-        "notes": {row.name: row.note for row in [*ours(folder), *theirs(network_of(folder))]},
-        "speedup": {str(batch): speedups(found.medians, batch) for batch in batches},
+        "notes": {row.name: row.note for row in [*ours(folder), *theirs(network_of(folder), machine.device)]},
+        "speedup": {str(batch): speedups(found.medians, batch) for batch in folder.batches},
     }
     threads = len(os.sched_getaffinity(0))
-    return Report(folder.network, "cuda", "fp32 and int", machine_name(), threads, found.rows, details)
+    return Report(folder.network, machine.device, "fp32 and int", machine_name(), threads, found.rows, details)
 
 
 def speedups(medians: dict[tuple[str, int], float], batch: int) -> dict[str, float]:

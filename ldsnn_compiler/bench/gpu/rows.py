@@ -15,23 +15,21 @@ from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
 from ldsnn_compiler.bench.gpu.folder import Entry, Folder
+from ldsnn_compiler.bench.gpu.machine import Run
 from ldsnn_compiler.bench.modules import TorchNet, relu_module, spikingjelly_module
 from ldsnn_compiler.bench.network import Network, logits
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.light import Light
-from ldsnn_compiler.runtime.place import place_of
+from ldsnn_compiler.runtime.place import is_gpu, place_of
 from ldsnn_compiler.targets.boards import Board
-
-Run = Callable[[], Tensor]
-DEVICE = "cuda"
-"""Where PyTorch's rows run."""
 
 
 @dataclass(frozen=True)
 class GpuRow:
     """``make(batch)`` gives ``run()``, which computes the class scores ``[N, classes]`` on the device.
 
-    ``expected`` are the scores it must give for one image, if that is known. ``timesteps`` by layer.
+    ``expected`` are the scores it must give for one image, if that is known. ``timesteps`` by layer. ``needs_gpu``:
+    there is nothing of it to rehearse elsewhere.
     """
 
     name: str
@@ -39,6 +37,7 @@ class GpuRow:
     timesteps: dict[str, int]
     expected: Tensor | None = None
     note: str = ""
+    needs_gpu: bool = False
 
 
 def ours(folder: Folder) -> list[GpuRow]:
@@ -51,8 +50,14 @@ def ours(folder: Folder) -> list[GpuRow]:
     for name, entries in by_name.items():
         first = next(iter(entries.values()))
         expected = torch.from_numpy(folder.arrays[first.expected])
-        found.append(GpuRow(name, partial(_bound, folder, entries), first.timesteps, expected, first.note))
+        make = partial(_bound, folder, entries)
+        found.append(GpuRow(name, make, first.timesteps, expected, first.note, needs_gpu(folder)))
     return found
+
+
+def needs_gpu(folder: Folder) -> bool:
+    """Whether our rows do: all but those for a board whose GPU is emulated."""
+    return is_gpu(Board.of_json(folder.about["board"]))
 
 
 def light(folder: Folder, entry: Entry) -> Light:
@@ -73,27 +78,28 @@ def _bound(folder: Folder, entries: Mapping[int, Entry], batch: int) -> Run:
     return lambda: from_dlpack(function(*arguments)[0])[0]
 
 
-def theirs(network: Network) -> list[GpuRow]:
+def theirs(network: Network, device: str = "cuda") -> list[GpuRow]:
     """SpikingJelly, which picks Triton kernels on a GPU by itself, and PyTorch, each as it is and replayed as a CUDA
     graph; PyTorch compiled; the ANN twin in half precision."""
     steps, scores = dict.fromkeys(network.paths, network.timesteps), logits(network, network.spikes[-1])
     graphed, eager = "replayed as a CUDA graph", "eager"
-    plain, twin = partial(_module, network, TorchNet), partial(_module, network, relu_module, dtype=torch.float16)
-    jelly = partial(_spikingjelly, network)
+    plain = partial(_module, network, device, TorchNet)
+    twin = partial(_module, network, device, relu_module, dtype=torch.float16)
+    jelly = partial(_spikingjelly, network, device)
     return [
         GpuRow("spikingjelly", jelly, steps, scores, eager),
-        GpuRow("spikingjelly_graph", lambda batch: replayed(jelly(batch)), steps, scores, graphed),
+        GpuRow("spikingjelly_graph", lambda batch: replayed(jelly(batch)), steps, scores, graphed, True),
         GpuRow("torch", plain, steps, scores, f"{eager}, channels_last"),
-        GpuRow("torch_graph", lambda batch: replayed(plain(batch)), steps, scores, f"{graphed}, channels_last"),
-        GpuRow("ann_fp16", lambda batch: replayed(twin(batch)), {}, None, f"{graphed}, channels_last"),
-        GpuRow("torch_compile", partial(plain, compiled=True), steps, scores, "inductor, reduce-overhead"),
+        GpuRow("torch_graph", lambda batch: replayed(plain(batch)), steps, scores, f"{graphed}, channels_last", True),
+        GpuRow("ann_fp16", lambda batch: replayed(twin(batch)), {}, None, f"{graphed}, channels_last", True),
+        GpuRow("torch_compile", partial(plain, compiled=True), steps, scores, "inductor, reduce-overhead", True),
     ]
 
 
-def _spikingjelly(network: Network, batch: int) -> Run:
+def _spikingjelly(network: Network, device: str, batch: int) -> Run:
     from spikingjelly.activation_based import functional
 
-    module, x = spikingjelly_module(network).to(DEVICE), _repeated(network, batch)
+    module, x = spikingjelly_module(network).to(device), _repeated(network, batch).to(device)
 
     def run() -> Tensor:
         functional.reset_net(module)
@@ -104,13 +110,14 @@ def _spikingjelly(network: Network, batch: int) -> Run:
 
 def _module(
     network: Network,
+    device: str,
     build: Callable[[Network], nn.Module],
     batch: int,
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
 ) -> Run:
-    module = build(network).to(DEVICE, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = _repeated(network, batch).to(dtype)
+    module = build(network).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = _repeated(network, batch).to(device, dtype)
     x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
     called = torch.compile(module, mode="reduce-overhead", dynamic=False) if compiled else module
     return lambda: called(x)
@@ -118,7 +125,7 @@ def _module(
 
 def _repeated(network: Network, batch: int) -> Tensor:
     image = network.images[:1]
-    return image.expand(batch, *image.shape[1:]).contiguous().to(DEVICE)
+    return image.expand(batch, *image.shape[1:]).contiguous()
 
 
 def replayed(run: Run, warm_up: int = 3) -> Run:

@@ -129,6 +129,36 @@ def test_oneshot_retiming_stays_near_its_definition(cell: Neuron) -> None:
     assert all(abs(a - b) <= 1.0 / r for a, b in rates), rates
 
 
+HARD = [
+    neuron("if", reset="hard"),
+    neuron("if", reset="hard", compare="gt", v_reset=-0.5, v_init=0.25, threshold=1.25, spike_value=2.0),
+    neuron("if", reset="hard", compare="gt", floor=True, v_min=-1.0),
+]
+
+
+@pytest.mark.parametrize("r", [2, 5, 32])
+@pytest.mark.parametrize("cell", HARD, ids=str)
+def test_a_hard_reset_is_counted_in_closed_form(cell: Neuron, r: int) -> None:
+    """Every count and the membrane after every step are those of r steps of held input."""
+    x = dyadic(48, 64, seed=r, scale=64) / (1 if r < 10 else 8)
+    coarse, (values, membrane) = cell.retime(r, r, "closed"), run(cell.retime(r, method="micro"), x)
+    found = run(coarse, x)
+    assert torch.equal(found[0], values) and torch.equal(found[1], membrane) and bool((values > 0).any())
+    assert coarse.substeps == 1 and coarse.signal.levels == r
+
+
+@pytest.mark.parametrize(("r", "levels"), [(8, 4), (8, 2), (10, 4), (34, 8)])
+@pytest.mark.parametrize("cell", HARD, ids=str)
+def test_counts_in_larger_units_never_lose_more_than_a_unit(cell: Neuron, r: int, levels: int) -> None:
+    """At every moment what was emitted is what all units would be, to the nearest unit, and none is lost."""
+    x = dyadic(48, 64, seed=levels, scale=16) / r
+    coarse = cell.retime(r, levels, "closed")
+    emitted, fired = (run(each, x)[0].cumsum(0) for each in (coarse, cell.retime(r, r, "closed")))
+    unit, spike = coarse.signal.unit, cell.params["spike_value"]
+    assert isinstance(spike, float) and unit == pytest.approx(spike / levels)
+    assert float((emitted - fired).abs().max()) <= (unit + spike / r) / 2 + 1e-4 and bool((emitted > 0).any())
+
+
 @pytest.mark.parametrize("r", [2, 4, 8])
 @pytest.mark.parametrize("cell", [neuron("lif", tau=8.0), neuron("leaky", beta=0.75)], ids=str)
 def test_oneshot_retiming_to_binary_spikes_is_unbiased(cell: Neuron, r: int) -> None:
@@ -182,7 +212,12 @@ def test_retiming_that_has_no_meaning_is_refused() -> None:
     with pytest.raises(LdsnnError, match="emits counts already"):
         neuron("if", max_count=0).retime(4, 1, share=0.5)
     with pytest.raises(LdsnnError, match="soft reset"):
-        neuron("if", reset="hard").retime(4, 4)
+        neuron("if", reset="hard").retime(4, 1)
+    for cell, r, levels in ((neuron("if", reset="hard"), 4, 8), (neuron("if", reset="hard", max_count=2), 4, 4)):
+        with pytest.raises(LdsnnError, match="at most r levels"):
+            cell.retime(r, levels)
+    with pytest.raises(LdsnnError, match="the whole range"):
+        neuron("if", reset="hard").retime(4, 4, share=0.5)
     with pytest.raises(LdsnnError, match="no 'closed' retiming"):
         neuron("lif").retime(4, 4)
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Neuron, Options, Template, register
+from ldsnn_compiler.ir.neuron import neuron as build_neuron
 from ldsnn_compiler.ir.neurons.common import (
     FIRING_OPTIONS,
     FIRING_PARAMS,
@@ -23,15 +24,32 @@ def build(options: Options) -> Program:
 
 
 def closed(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
-    """Exact for constant input, soft reset: gain 1, unit charge threshold/k, v_init/k, count clipped to k, output
-    count/k; all of it times ``share``."""
+    """Exact for constant input. Soft reset: gain 1, unit charge threshold/k, v_init/k, count clipped to k, output
+    count/k; all of it times ``share``. Hard reset: counts as :mod:`~ldsnn_compiler.ir.neurons.if_held` has them."""
+    if neuron.options["reset"] == "hard" and levels > 1:
+        return _held(neuron, r, levels, share)
     if neuron.options["reset"] != "soft" or neuron.options["reset_time"] != "now":
         raise LdsnnError(
-            "closed retiming needs an IF neuron with a soft reset that takes effect at once; use micro or oneshot"
+            "closed retiming needs an IF neuron whose reset takes effect at once, a soft reset unless spikes are "
+            "counted; use micro or oneshot"
         )
     if neuron.options["max_count"] != 1 and not levels == share == 1:
         raise LdsnnError("closed retiming gives levels to a binary neuron; this one emits counts already")
     return neuron.with_(max_count=levels, **per_level(neuron, levels, share)) if share != levels else neuron
+
+
+def _held(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:
+    """Counts of r/k former spikes each."""
+    binary = neuron.options["max_count"] == 1 and neuron.options["reset_time"] == "now"
+    if not binary or share != 1 or Fraction(r).denominator != 1 or levels > r:
+        raise LdsnnError(
+            "closed retiming of an IF neuron with a hard reset needs binary spikes, a reset that takes effect at once, "
+            "a whole number r of steps in one, the whole range and at most r levels; use micro or oneshot"
+        )
+    unit = Fraction(r, levels)
+    kept = {k: v for k, v in neuron.settings if k in ("compare", "floor", "threshold", "v_reset", "v_init", "v_min")}
+    value = scaled(neuron.params["spike_value"], unit / r, "spike_value")
+    return build_neuron("if_held", **kept, max_count=levels, steps=int(r), unit=float(unit), spike_value=value)
 
 
 def oneshot(neuron: Neuron, r: int, levels: int, share: Fraction) -> Neuron:

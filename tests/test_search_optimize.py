@@ -121,6 +121,17 @@ def test_other_costs_labels_and_held_layers():
     assert rows["per layer, binary"].neurons_evaluated < rows[UNIFORM].neurons_evaluated  # type: ignore[operator]
 
 
+def test_choices_can_be_kept_from_one_mode_and_recalibration_to_one():
+    found = search(
+        None, spikes="both", among=lambda spikes, layer: spikes == "binary" or layer.levels > 1, recalibrate=("graded",)
+    )
+    picked = found.schedules["per layer, graded"].layers.values()
+    assert all(layer.levels > 1 or layer.timesteps == found.schedule.base_timesteps for layer in picked)
+    assert found.schedule == both().schedule
+    names = {row.name for row in found.rows if row.name.startswith("recalibrated")}
+    assert names == {f"recalibrated {name}" for name in (UNIFORM, "best uniform, graded", "per layer, graded")}
+
+
 def test_a_matched_schedule_is_at_least_as_accurate_as_the_best_uniform_one_and_no_dearer():
     found = optimize(network(), data(count=48), 0.2, match=True, effort=EFFORT)
     assert list(found.schedules) == ["per layer, binary", "per layer, binary, matched"]

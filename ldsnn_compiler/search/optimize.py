@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from ldsnn_compiler.evaluate import as_input
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.progress import Progress, silent
 from ldsnn_compiler.results import Report, Row
-from ldsnn_compiler.schedule import Schedule
+from ldsnn_compiler.schedule import LayerSchedule, Schedule
 from ldsnn_compiler.search import rows as tell
 from ldsnn_compiler.search.cost import check_cost
 from ldsnn_compiler.search.cost import cost as cost_named
@@ -117,7 +117,7 @@ class _Search:
     uneven: bool
     engine: Engine
     refine: int
-    recalibrate: bool
+    recalibrate: Collection[str]
     match: bool
     agreement: bool
     latency: LatencyModel | None
@@ -160,9 +160,10 @@ def optimize(
     reads: Sequence[int] = (),
     caution: float = 0.5,
     refine: int = 0,
-    recalibrate: bool = False,
+    recalibrate: bool | Collection[str] = False,
     match: bool = False,
     agreement: bool = False,
+    among: Callable[[str, LayerSchedule], bool] | None = None,
     effort: Effort | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -188,9 +189,11 @@ def optimize(
         refine: schedules that a global refiner may try after the knapsack and the local moves
             (:mod:`ldsnn_compiler.search.study`), for each of what is searched.
         recalibrate: add a row for each schedule after recalibration (:mod:`ldsnn_compiler.search.recalibrate`), the
-            uniform ones too.
+            uniform ones too; of all modes of spikes or of those named.
         match: also search for the cheapest schedule that is at least as accurate as the best uniform one.
         agreement: judge by agreement with the original network even where there are labels.
+        among: which choices of a layer are on offer beside its own timesteps, given the mode of spikes and the choice;
+            all if not given.
         effort: how much is evaluated.
         progress: called with phase, done, total and seconds left.
 
@@ -202,15 +205,25 @@ def optimize(
     check_cost(cost)
     effort, modes = effort or Effort(), ("binary", "graded") if spikes == "both" else (spikes,)
     spaces = {mode: space(graph, mode, hold=hold, uneven=uneven, ranges=ranges, reads=reads) for mode in modes}
+    if among is not None:
+        spaces = {mode: _among(where, partial(among, mode)) for mode, where in spaces.items()}
+    recalibrated = recalibrate if isinstance(recalibrate, Collection) else modes if recalibrate else ()
     for x, _ in (data.calibration, data.report):
         check(graph, x)
     runs, latency = engine(effort.engine, graph, len(data.report[0]), target), _latency(cost, target)
     search = _Search(
         graph, budget, cost, caution, effort, seed, open_journal(storage, f"{graph.name}"), progress,
-        tuple(hold), uneven, runs, refine, recalibrate, match, agreement, latency,
+        tuple(hold), uneven, runs, refine, recalibrated, match, agreement, latency,
     )  # fmt: skip
     found = {mode: _search(search, spaces[mode], data, mode == "binary") for mode in modes}
     return _result(search, found, data, cost, target, spikes)
+
+
+def _among(where: Space, wanted: Callable[[LayerSchedule], bool]) -> Space:
+    """A space without the choices that are not wanted; a layer always keeps its own."""
+    left = (tuple(c for c in group.choices[1:] if all(map(wanted, c.layers))) for group in where.groups)
+    groups = (replace(g, choices=(g.choices[0], *choices)) for g, choices in zip(where.groups, left, strict=True))
+    return replace(where, groups=tuple(groups))
 
 
 def _latency(cost: str, target: str) -> LatencyModel | None:
@@ -386,6 +399,8 @@ def _recalibrated(
     adjust, space = Recalibration(search.graph, samples), next(iter(found.values())).space
     named = {UNIFORM: space.schedule((0,) * len(space.groups))}
     for mode, each in found.items():
+        if mode not in search.recalibrate:
+            continue
         session = search.session(each.explorer.session.evaluator.x, adjust=adjust)
         explorer, count = replace(each.explorer, session=session, seen={}), search.effort.cheaper
         next_cheaper = [p.picks for p in each.explorer.front() if p.cost < each.best.cost][:count]

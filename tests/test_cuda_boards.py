@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.store import write_graph
 from ldsnn_compiler.runtime import load
 from ldsnn_compiler.targets.boards import Board, architectures, board, boards
+from ldsnn_compiler.targets.build import symbols
 from ldsnn_compiler.targets.cuda import compiler, gpu, resources
 from ldsnn_compiler.targets.cuda.gpu import Gpu
 
@@ -138,6 +140,18 @@ def test_kernels_for_tensor_cores_compile_for_every_board(numerics: str, monkeyp
         resources.check(found, resources.threads(source), machine)
         assert not [kernel for kernel in found if kernel.local_bytes > SPILLS]
         assert b"mma.sync.aligned" in compiler.ptx(source, machine.arch)
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize("batch", [2, None])
+def test_launches_between_input_and_output_are_one_cuda_graph(batch: int | None) -> None:
+    """Where shapes are known. What reads the caller's data and what writes the result are launched by themselves."""
+    made = compile(network(), target="h100", batch=batch)
+    (text,) = re.findall(r"^@run:\n(.*?)(?=^@|\Z)", made.library.built.as_text(), flags=re.M | re.S)
+    called = re.findall(r"call +(\S+)", text)
+    alone = [name for name in called if name in symbols(list(made.plans.values())).values()]
+    recorded = called.count("vm.builtin.cuda_graph.run_or_capture")
+    assert (len(alone), recorded) == (2, 1) if batch else len(alone) > 5 and recorded == 0
 
 
 @pytest.mark.cuda_compiler

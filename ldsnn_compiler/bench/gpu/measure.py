@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -42,17 +43,18 @@ def run(
     tell: Tell = lambda text: None,
     machine: Machine | None = None,
 ) -> Report:
-    """Measure what :func:`~.prepare.prepare` left in ``path``; no row is started after ``budget`` seconds."""
+    """Measure what :func:`~.prepare.prepare` left in ``path``; no row is started after ``budget`` seconds. A rehearsal
+    takes the smallest batch only."""
     machine = machine or Cuda()
     started, folder = perf_counter(), read(path)
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
     network, found = network_of(folder), _Found()
-    mine = ours(folder)
+    mine, batches = ours(folder), folder.batches[:1] if machine.is_rehearsal else folder.batches
     runs = not (machine.is_rehearsal and needs_gpu(folder))
     with torch.inference_mode():
-        spikes = _spikes(folder, network) if runs else {}
+        spikes = _spikes(folder, network, found) if runs else {}
         for row in [*mine, *theirs(network, machine.device)]:
-            for batch in folder.batches:
+            for batch in batches:
                 name = f"{row.name}, batch {batch}"
                 if perf_counter() - started > budget:
                     found.left_out[name] = f"no time was left after {budget:.0f} s"
@@ -60,7 +62,8 @@ def run(
                     found.left_out[name] = "needs a GPU"
                 else:
                     tell(name)
-                    _measure(row, batch, repeats, found, machine)
+                    with _told(found, name):
+                        _measure(row, batch, repeats, found, machine)
         if runs:
             _profile(folder, mine, found, machine)
     return _report(folder, found, spikes, machine, perf_counter() - started)
@@ -78,17 +81,21 @@ def bench(
         return run(Path(scratch), repeats, tell=tell, machine=machine)
 
 
+@contextmanager
+def _told(found: _Found, name: str) -> Iterator[None]:
+    """What fails on this device is told, and the rest is measured."""
+    try:
+        yield
+    except Exception as error:
+        found.left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
 def _measure(row: GpuRow, batch: int, repeats: int, found: _Found, machine: Machine) -> None:
     name = f"{row.name}, batch {batch}"
-    try:
-        call = row.make(batch)
-        scores = call().float().cpu().reshape(batch, -1)
-        times = machine.timed(call, repeats)
-    except Exception as error:  # a library that fails on this device is told, and the others are measured
-        found.left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return
-    finally:
-        machine.tidy()
+    machine.tidy()
+    call = row.make(batch)
+    scores = call().float().cpu().reshape(batch, -1)
+    times = machine.timed(call, repeats)
     if row.expected is not None:
         found.identical[name] = torch.equal(scores, row.expected.reshape(1, -1).expand(batch, -1))
     found.medians[row.name, batch] = times.median
@@ -103,16 +110,15 @@ def _measure(row: GpuRow, batch: int, repeats: int, found: _Found, machine: Mach
     )
 
 
-def _spikes(folder: Folder, network: Network) -> dict[str, Any]:
+def _spikes(folder: Folder, network: Network, found: _Found) -> dict[str, Any]:
     """Spikes of every layer of the probed networks that differ from PyTorch's on the CPU."""
-    wanted = torch.cat([s.flatten() for s in network.spikes])
-    found = {}
-    for entry in folder.entries:
-        if entry.probed:
+    wanted, spikes = torch.cat([s.flatten() for s in network.spikes]), {}
+    for entry in (e for e in folder.entries if e.probed):
+        with _told(found, f"spikes of {entry.name}"):
             _, *layers = light(folder, entry)(images(folder, 1).numpy())
             mine = torch.cat([torch.from_numpy(s).flatten() for s in layers])
-            found[entry.name] = {"spikes": int(wanted.sum()), "differing": int((mine != wanted).sum())}
-    return found
+            spikes[entry.name] = {"spikes": int(wanted.sum()), "differing": int((mine != wanted).sum())}
+    return spikes
 
 
 def _profile(folder: Folder, mine: Sequence[GpuRow], found: _Found, machine: Machine) -> None:
@@ -122,9 +128,10 @@ def _profile(folder: Folder, mine: Sequence[GpuRow], found: _Found, machine: Mac
     for row in mine:
         for batch in sorted({folder.batches[0], folder.batches[-1]}):
             name = f"{row.name}, batch {batch}"
-            if name not in found.left_out:
-                found.kernels[name] = machine.kernels(row.make(batch))
-                found.shares[name] = shares(limits[name], found.kernels[name])
+            if (row.name, batch) in found.medians:
+                with _told(found, f"kernels of {name}"):
+                    found.kernels[name] = machine.kernels(row.make(batch))
+                    found.shares[name] = shares(limits[name], found.kernels[name])
 
 
 def shares(limits: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:

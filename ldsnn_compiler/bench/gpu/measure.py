@@ -16,7 +16,7 @@ import torch
 
 from ldsnn_compiler.bench.gpu.folder import Folder, network_of, read
 from ldsnn_compiler.bench.gpu.machine import Cuda, Machine
-from ldsnn_compiler.bench.gpu.rows import GpuRow, images, light, needs_gpu, ours, theirs
+from ldsnn_compiler.bench.gpu.rows import GpuRow, check_loads, images, light, needs_gpu, ours, theirs
 from ldsnn_compiler.bench.network import Network
 from ldsnn_compiler.bench.versions import versions
 from ldsnn_compiler.results import Report, Row, machine_name
@@ -26,7 +26,8 @@ Tell = Callable[[str], None]
 
 @dataclass
 class _Found:
-    """What was measured: rows, which of them gave the reference's scores, and why others are missing."""
+    """What was measured: rows, which of them gave the reference's scores, and why others are missing. ``loaded``:
+    libraries that could be."""
 
     rows: list[Row] = field(default_factory=list)
     medians: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class _Found:
     left_out: dict[str, str] = field(default_factory=dict)
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    loaded: int = 0
 
 
 def run(
@@ -51,6 +53,7 @@ def run(
     network, found = network_of(folder), _Found()
     mine, batches = ours(folder), folder.batches[:1] if machine.is_rehearsal else folder.batches
     runs = not (machine.is_rehearsal and needs_gpu(folder))
+    _load(folder, found)
     with torch.inference_mode():
         spikes = _spikes(folder, network, found) if runs else {}
         for row in [*mine, *theirs(network, machine.device)]:
@@ -88,6 +91,13 @@ def _told(found: _Found, name: str) -> Iterator[None]:
         yield
     except Exception as error:
         found.left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _load(folder: Folder, found: _Found) -> None:
+    for entry in folder.entries:
+        with _told(found, f"loading {entry.library}"):
+            check_loads(folder, entry)
+            found.loaded += 1
 
 
 def _measure(row: GpuRow, batch: int, repeats: int, found: _Found, machine: Machine) -> None:
@@ -147,6 +157,7 @@ def _report(folder: Folder, found: _Found, spikes: dict[str, Any], machine: Mach
         "settings": {"timesteps": folder.timesteps, "density": folder.density},
         "compiled_for": folder.target,
         "seconds": round(seconds, 1),
+        "libraries": {"prepared": len(folder.libraries), "loaded": found.loaded},
         "spikes": spikes,
         "identical_scores": found.identical,
         "left_out": found.left_out,

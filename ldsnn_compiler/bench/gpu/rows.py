@@ -67,6 +67,12 @@ def light(folder: Folder, entry: Entry) -> Light:
     return Light(folder.interface(entry), entry.batch, 1, library, folder.arguments(entry), place)
 
 
+def check_loads(folder: Folder, entry: Entry) -> None:
+    """Load its library, GPU or not, and find the function that a row calls."""
+    place_of(Board.of_json(folder.about["board"]))
+    Library(content=folder.libraries[entry.library]).module["vm_load_executable"]().get_function("run")
+
+
 def images(folder: Folder, batch: int) -> Tensor:
     """One image, repeated."""
     image = torch.from_numpy(folder.arrays[folder.model["images"]])[:1]

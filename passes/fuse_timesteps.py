@@ -25,11 +25,11 @@ from typing import ClassVar
 import networkx as nx
 
 from ldsnn_compiler.errors import LdsnnError, Problem
-from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.passes.select_kernels import cyclic
 from ldsnn_compiler.pipeline.base import Pass
 from ldsnn_compiler.pipeline.registry import register_pass
-from ldsnn_compiler.targets.region import SYNAPSES, addends, fusible, single_use
+from ldsnn_compiler.targets.region import regions
 
 
 @register_pass
@@ -46,25 +46,12 @@ class FuseTimesteps(Pass):
                 Problem(f"regions are made in a placed graph, this one is {graph.stage}", where=graph.name)
             )
         on_cycle = cyclic(graph)
-        region = _cycles(graph)
-        roots = [n for n in graph.nodes if n.op.name == "neuron" and n.name not in on_cycle]
-        roots += [n for n in graph.nodes if n.op.name in SYNAPSES and fusible(n) and n.name not in on_cycle]
-        for root in roots:
-            if root.name not in region:
-                _claim(graph, root, on_cycle, region)
+        region = {**_cycles(graph), **regions(graph, on_cycle)}
         for node in graph.nodes:
             if node.placement is not None:
                 graph.place(node, replace(node.placement, region=region.get(node.name, node.name)))
         graph.stage = "fused"
         return True
-
-
-def _claim(graph: Graph, root: Node, on_cycle: frozenset[str], region: dict[str, str]) -> None:
-    """Put the root and what its current is made of into a region of the root's name."""
-    alone = single_use(graph, on_cycle)
-    found = addends(root, lambda node: alone(node) and node.name not in region)
-    region[root.name] = root.name
-    region.update((node.name, root.name) for addend in found for node in addend.nodes)
 
 
 def _cycles(graph: Graph) -> dict[str, str]:

@@ -14,7 +14,8 @@ After::
 
 The maths: a layer that walks spikes costs ``reads * density * (find + rows)``, one that multiplies everything
 ``reads * channels`` (see ``ldsnn_compiler.targets.cost``); the density of a layer's input is measured, or guessed for
-neurons and followed through pools (a window of n is silent with probability ``(1 - d)**n``). Layers that fit a GPU's
+neurons and followed through pools (a window of n is silent with probability ``(1 - d)**n``). An average over timesteps
+that no region takes in is such a pool. Layers that fit a GPU's
 tensor cores are weighed by the batch as well (``ldsnn_compiler.targets.cuda.cost``). Bounded events travel in
 bits (bit planes for counts) where their producer can write them and a consumer reads them; where the others read
 numbers, those are unpacked once. Counts that only dense kernels of whole numbers read travel in bytes.
@@ -23,7 +24,7 @@ numbers, those are unpacked once. Counts that only dense kernels of whole number
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -40,7 +41,7 @@ from ldsnn_compiler.pipeline.registry import register_pass
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.cost import GUESSED_DENSITY, POOLS, prefers_events
 from ldsnn_compiler.targets.cuda.cost import Layer
-from ldsnn_compiler.targets.region import SYNAPSES, fusible, scales_whole
+from ldsnn_compiler.targets.region import SYNAPSES, fusible, regions, scales_whole, time_change
 
 #: counts of more bits than this travel as numbers
 MOST_PLANES = 8
@@ -123,6 +124,8 @@ class _Chooser:
         self.graph, self.board, self.kernel, self.batch = graph, machine, kernel, batch
         self.measured, self.known = densities, dict[str, float]()
         self.cyclic = cyclic(graph)
+        taken = self.cyclic | regions(graph, self.cyclic).keys()
+        self.pools = frozenset(n.name for n in graph.nodes if n.name not in taken and is_pool(n))
 
     def placement(self, node: Node) -> Placement:
         """Kernel and form of one node; a node of a cycle is plain, and time is outside."""
@@ -135,10 +138,10 @@ class _Chooser:
             return self._synapse_kernel(node)
         if node.op.name == "neuron":
             return "event" if self._form(node) != "dense" else "dense"
-        return "event" if node.op.name in POOLS and self._form(node) != "dense" else "plain"
+        return "event" if node.name in self.pools and self._form(node) != "dense" else "plain"
 
     def _synapse_kernel(self, node: Node) -> str:
-        source = events_behind(node.operands[0])
+        source = events_behind(node.operands[0], self.pools)
         depthwise = node.op.name != "linear" and node["groups"] > 1 and node["groups"] == node.operands[0].type.shape[0]
         if source is None or depthwise or source.node.name in self.cyclic:
             return "dense"
@@ -147,7 +150,7 @@ class _Chooser:
         density, gpu = self.density(source.node), self.board.gpu
         if gpu is not None and (layer := Layer.of(self.graph, node)).fits(gpu):
             return "event" if layer.prefers_events(gpu, self.batch, density) else "dense"
-        return "event" if prefers_events(self.graph, node, self.board, density) else "dense"
+        return "event" if prefers_events(self.graph, node, source, self.board, density) else "dense"
 
     def _form(self, node: Node) -> str:
         signal = node.type.signal
@@ -161,7 +164,7 @@ class _Chooser:
     def _writes_bits(self, node: Node) -> bool:
         if node.op.name == "neuron":
             return True
-        source = node.operands[0].node if node.op.name in POOLS else None
+        source = node.operands[0].node if node.name in self.pools else None
         return source is not None and pools_on_bits(node) and self._form(source) != "dense"
 
     def _reads_bits(self, user: Node, source: Node) -> bool:
@@ -172,7 +175,7 @@ class _Chooser:
         in_bytes = source.op.name == "neuron" and source.type.dtype != "float32" and self.board.gpu is None
         if user.op.name in SYNAPSES:
             return fusible(user) and not (in_bytes and self._synapse_kernel(user) == "dense")
-        if user.op.name in POOLS:
+        if user.name in self.pools:
             return pools_on_bits(user)
         if user.op.name in ("resample", "flatten", "add", "readout") or scales_whole(self.graph, user):
             users = [u for u, _ in self.graph.uses(user.result)]
@@ -191,7 +194,7 @@ class _Chooser:
     def _followed(self, node: Node) -> float:
         if not node.type.signal.is_event:
             return 1.0
-        if node.op.name in POOLS:
+        if node.name in self.pools:
             return 1.0 - (1.0 - self.density(node.operands[0].node)) ** window_size(node)
         if node.op.name in ("neuron", "encode", "threshold", "delay"):
             return GUESSED_DENSITY
@@ -206,17 +209,25 @@ def cyclic(graph: Graph) -> frozenset[str]:
     return fed.union(n for part in parts for n in part if len(part) > 1 or whole.has_edge(n, n))
 
 
-def events_behind(value: Value) -> Value | None:
-    """The bounded events that a layer reads, through flattening and whole-step time changes; None if there are none."""
+def events_behind(value: Value, pools: Container[str] = ()) -> Value | None:
+    """The bounded events that a layer reads, through flattening and whole-step time changes, but not through ``pools``;
+    None if there are none."""
     node = value.node
-    if node.op.name in ("flatten", "resample", "readout"):
-        return events_behind(node.operands[0])
+    if node.op.name in ("flatten", "resample", "readout") and node.name not in pools:
+        return events_behind(node.operands[0], pools)
     signal = value.type.signal
     return value if signal.is_bounded and signal.planes <= MOST_PLANES else None
 
 
+def is_pool(node: Node) -> bool:
+    """Whether a node pools over space, or over whole timesteps."""
+    return node.op.name in POOLS or (node.op.name == "resample" and time_change(node) in ("mean", "sum"))
+
+
 def window_size(node: Node) -> int:
     """Numbers in one window of a pool."""
+    if node.op.name == "resample":
+        return int(node.type.dt / node.operands[0].type.dt)
     if node.op.name == "adaptive_avg_pool":
         axes = node.operands[0].type.shape[-len(node["size"]) :]
         return prod(max(1, d // s) for d, s in zip(axes, node["size"], strict=True))
@@ -224,9 +235,11 @@ def window_size(node: Node) -> int:
 
 
 def pools_on_bits(node: Node) -> bool:
-    """Whether a pool can stay in bits: one or two axes of space behind the channels, no more planes than its type."""
+    """Whether a pool can stay in bits: one or two axes of space behind the channels (of time, any), no more planes than
+    its type."""
     source, result = node.operands[0].type, node.type
-    if not (source.signal.is_bounded and result.signal.is_bounded and len(source.shape) in (2, 3)):
+    fits = node.op.name == "resample" or len(source.shape) in (2, 3)
+    if not (source.signal.is_bounded and result.signal.is_bounded and fits):
         return False
     if node.op.name == "max_pool":
         return all(d == 1 for d in node["dilation"])

@@ -17,7 +17,6 @@ _WORD = 64
 #: reading a count off its bit planes and multiplying by it, for each plane, in units of finding a spike
 _COUNT = 0.75
 POOLS = ("avg_pool", "sum_pool", "max_pool", "adaptive_avg_pool")
-_GATHERING = (*POOLS, "flatten", "resample", "readout")
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ class Synapses:
     """A convolution or linear layer: ``reads`` pairs of output position and input, each to ``channels`` outputs;
     ``whole``: in whole numbers; ``planes``: bits of a count that is read, 1 for spikes.
 
-    Pools leave that as it was before them: few spikes meet in a window, and a count of 1 costs no more than a spike.
+    Pools over space leave that as it was before them: few spikes meet in a window, and a count of 1 costs no more than
+    a spike.
     """
 
     reads: int
@@ -34,10 +34,10 @@ class Synapses:
     planes: int = 1
 
     @classmethod
-    def of(cls, graph: Graph, node: Node) -> Synapses:
-        """The synapses of a node, borders counted as if they were inside."""
+    def of(cls, graph: Graph, node: Node, read: Value) -> Synapses:
+        """The synapses of a node that walks the events ``read``, borders counted as if they were inside."""
         weight = graph.tensors[node["weight"].name]
-        whole, planes = not weight.is_floating_point(), _planes(node.operands[0])
+        whole, planes = not weight.is_floating_point(), _planes(read)
         if node.op.name == "linear":
             return cls(weight.shape[1], weight.shape[0], whole, planes)
         groups, positions = node["groups"], prod(node.type.shape[1:])
@@ -59,13 +59,13 @@ class Synapses:
 
 
 def _planes(value: Value) -> int:
-    """Bits of the counts that a value is made of."""
-    while value.node.op.name in _GATHERING:
+    """Bits of the counts that are pooled over space."""
+    while value.node.op.name in POOLS:
         value = value.node.operands[0]
     return max(1, value.type.signal.planes) if value.type.signal.is_bounded else 1
 
 
-def prefers_events(graph: Graph, node: Node, board: Board, density: float) -> bool:
-    """Whether walking spikes is the cheaper way for this layer at that density of its input."""
-    synapses = Synapses.of(graph, node)
+def prefers_events(graph: Graph, node: Node, read: Value, board: Board, density: float) -> bool:
+    """Whether walking the spikes ``read`` is the cheaper way for this layer at that density of them."""
+    synapses = Synapses.of(graph, node, read)
     return synapses.event_ns(board, density) <= synapses.dense_ns(board)

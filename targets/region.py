@@ -108,6 +108,23 @@ def scales_whole(graph: Graph, node: Node) -> bool:
     return bool(graph.tensors[by.name].ndim == 1) if by is not None else float(node["factor"]).is_integer()
 
 
+def regions(graph: Graph, cyclic: frozenset[str]) -> dict[str, str]:
+    """The root of every node that a region takes in, by name; ``cyclic`` nodes are in none.
+
+    Neurons come first, then what synapses they leave.
+    """
+    found: dict[str, str] = {}
+    alone = single_use(graph, cyclic)
+    roots = [n for n in graph.nodes if n.op.name == "neuron" and n.name not in cyclic]
+    roots += [n for n in graph.nodes if n.op.name in SYNAPSES and fusible(n) and n.name not in cyclic]
+    for root in roots:
+        if root.name not in found:
+            taken = addends(root, lambda node: alone(node) and node.name not in found)
+            found[root.name] = root.name
+            found.update((node.name, root.name) for addend in taken for node in addend.nodes)
+    return found
+
+
 def single_use(graph: Graph, cyclic: frozenset[str]) -> Inside:
     """``inside`` of a region still to be made: nodes whose only use it is, outside cycles, and of a kind that fits."""
 

@@ -78,3 +78,12 @@ def test_pools(space, kernel, stride, padding, channels: int, planes: int) -> No
         bits = to_bits(counts, planes)
         shape = (2, 2, out_planes, *bits.shape[3:][:0], want.shape[2], bits.shape[-1])
         assert (from_bits(run(build(spec), bits, shape, "uint64"), channels) == want).all()
+
+
+@pytest.mark.parametrize(("steps", "planes"), [(2, 1), (8, 1), (32, 1), (3, 3)])
+def test_sums_over_timesteps(steps: int, planes: int) -> None:
+    spec = pool.PoolSpec(None, 2, 70, (3, 3), planes, (1, 1), (1, 1), steps=steps)
+    counts = np.random.default_rng(steps).integers(0, 2**planes, (2, 2 * steps, 9, 70))
+    bits, want = to_bits(counts, planes), counts.reshape(2, 2, steps, 9, 70).sum(2)
+    found = run(pool.sum_pool(spec), bits, (2, 2, spec.sum_planes, 9, bits.shape[-1]), "uint64")
+    assert (from_bits(found, 70) == want).all()

@@ -56,4 +56,4 @@ def test_counts_make_events_dearer() -> None:
     graded = net.conv(net.neuron(x, neuron("if", max_count=20)), 2)
     pooled = net.conv(net.pool(net.neuron(graded)), 2)
     net.output(net.neuron(pooled))
-    assert [Synapses.of(net.graph, v.node).planes for v in (graded, pooled)] == [5, 1]
+    assert [Synapses.of(net.graph, v.node, v.node.operands[0]).planes for v in (graded, pooled)] == [5, 1]

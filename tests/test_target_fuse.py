@@ -11,6 +11,7 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.pipeline import parse_pipeline, run_pipeline
+from ldsnn_compiler.schedule import LayerSchedule, Schedule
 
 
 def fused(graph: Graph, **options: str) -> Graph:
@@ -128,6 +129,18 @@ def test_both_kernels_are_exact(kernel: str) -> None:
     text = DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}")
     network = check(residual(), pipeline=text)
     assert any(k.startswith(f"{kernel}_") for k in kernels(network))
+
+
+@pytest.mark.parametrize("kernel", ["event", "dense"])
+def test_averages_over_timesteps_that_no_region_takes_in_stay_in_bits(kernel: str) -> None:
+    """A layer that reads fewer timesteps than it emits averages before its synapses and holds behind them."""
+    net = Net(8)
+    x = net.neuron(net.conv(net.input((2, 6, 6)), 8))
+    y = net.conv(net.neuron(net.conv(x, 8)), 8)
+    graph = net.output(net.neuron(net.op("add", y, x)))
+    schedule = Schedule(8, {path: LayerSchedule(8, input_timesteps=2) for path in ("sn", "sn_2", "sn_3")})
+    made = check(graph, schedule=schedule, density=dict.fromkeys(("sn", "sn_2"), 0.01 if kernel == "event" else 1.0))
+    assert kernels(made).count("resample_bits") == 2, "what two layers read is averaged once"
 
 
 def test_layers_of_equal_shape_share_code() -> None:

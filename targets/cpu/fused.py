@@ -294,16 +294,19 @@ def _initial(make: Callable[[int, str], torch.Tensor], name: str, batch: int) ->
 
 
 def pool(low: Lowering, node: Node) -> None:
-    """A pool on bits: sums and averages add counts, an average's divisor is in the result's unit."""
+    """A pool on bits, over space or timesteps: sums and averages add counts, the divisor is in the result's unit."""
     source: Value = node.operands[0]
-    shape, out = source.type.shape, node.type.shape
-    if node.op.name == "adaptive_avg_pool":
+    shape, out, steps = source.type.shape, node.type.shape, 1
+    if node.op.name == "resample":
+        steps, kernel, stride, padding = int(node.type.dt / source.type.dt), (1, 1), (1, 1), (0, 0)
+    elif node.op.name == "adaptive_avg_pool":
         window = tuple(d // s for d, s in zip(shape[1:], out[1:], strict=True))
         kernel, stride, padding = pair(window, 1), pair(window, 1), (0, 0)
     else:
         kernel, stride = pair(node["kernel"], 1), pair(node["stride"], 1)
         padding = pair(node["padding"], 0)
-    spec = PoolSpec(None, low.steps(source), shape[0], plane(shape), source.type.signal.planes, kernel, stride, padding)
+    channels, left = shape[0] if shape else 1, low.steps(node.result)
+    spec = PoolSpec(None, left, channels, plane(shape), source.type.signal.planes, kernel, stride, padding, steps)
     build = max_pool if node.op.name == "max_pool" else sum_pool
     low.kernel(
         f"{node.op.name}_bits",

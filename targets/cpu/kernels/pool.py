@@ -1,4 +1,4 @@
-"""Pools on bits: 64 channels at a time with bitwise logic, never unpacked."""
+"""Pools on bits, over space and time: 64 channels at a time with bitwise logic, never unpacked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Number = list[Expr]
 class PoolSpec:
     """A pool of counts in ``planes`` bit planes; ``padding`` adds zeros. Sum pools write :attr:`sum_planes` planes.
 
-    An average pool is a sum pool whose divisor sits in the signal's unit (all windows count alike, padding included).
+    A window covers ``steps`` timesteps as well, of which ``timesteps`` are left. An average pool is a sum pool whose
+    divisor sits in the signal's unit (all windows count alike, padding included).
     """
 
     batch: int | None
@@ -34,6 +35,7 @@ class PoolSpec:
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
+    steps: int = 1
 
     @property
     def out_space(self) -> Pair:
@@ -43,7 +45,7 @@ class PoolSpec:
     @property
     def sum_planes(self) -> int:
         """Planes that hold a window's largest sum."""
-        most: int = self.kernel[0] * self.kernel[1] * (2**self.planes - 1)
+        most: int = self.steps * prod(self.kernel) * (2**self.planes - 1)
         return most.bit_length()
 
 
@@ -60,7 +62,8 @@ def max_pool(spec: PoolSpec) -> Any:
 def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
     n = SYMBOLIC if spec.batch is None else spec.batch
     (height, width), (rows, columns) = spec.space, spec.out_space
-    x = BufferSpec("x", bits_shape(n, spec.timesteps, spec.planes, height * width, spec.channels), "uint64")
+    given = bits_shape(n, spec.timesteps * spec.steps, spec.planes, height * width, spec.channels)
+    x = BufferSpec("x", given, "uint64")
     y = BufferSpec("y", bits_shape(n, spec.timesteps, planes, rows * columns, spec.channels), "uint64", True)
 
     def body(found: Any, size: Expr) -> None:
@@ -79,17 +82,23 @@ def _pool(spec: PoolSpec, planes: int, combine: Any) -> Any:
 
 def _ns(spec: PoolSpec) -> float:
     """Of one sample on one core: a nanosecond for each bit plane of each word that is read."""
-    return float(spec.timesteps * prod(spec.out_space) * words(spec.channels) * prod(spec.kernel) * spec.planes)
+    window = spec.steps * prod(spec.kernel)
+    return float(spec.timesteps * prod(spec.out_space) * words(spec.channels) * window * spec.planes)
 
 
-def _window(spec: PoolSpec) -> list[Pair]:
-    return list(product(range(spec.kernel[0]), range(spec.kernel[1])))
+Place = tuple[int, int, int]
+"""Step, row and column within a window."""
 
 
-def _read(spec: PoolSpec, x: Any, prefix: tuple[Expr, Expr], out: tuple[Expr, Expr], at: Pair, word: Expr) -> Number:
+def _window(spec: PoolSpec) -> list[Place]:
+    return list(product(range(spec.steps), range(spec.kernel[0]), range(spec.kernel[1])))
+
+
+def _read(spec: PoolSpec, x: Any, prefix: tuple[Expr, Expr], out: tuple[Expr, Expr], at: Place, word: Expr) -> Number:
     (height, width), (py, px) = spec.space, spec.padding
-    row, column = out[0] * spec.stride[0] + (at[0] - py), out[1] * spec.stride[1] + (at[1] - px)
-    planes = [x[(*prefix, k, row * width + column, word)] for k in range(spec.planes)]
+    step = prefix[1] * spec.steps + at[0] if spec.steps > 1 else prefix[1]
+    row, column = out[0] * spec.stride[0] + (at[1] - py), out[1] * spec.stride[1] + (at[2] - px)
+    planes = [x[prefix[0], step, k, row * width + column, word] for k in range(spec.planes)]
     if py or px:
         inside = tirx.And(tirx.And(row >= 0, row < height), tirx.And(column >= 0, column < width))
         planes = [tirx.if_then_else(inside, plane, tir.u64(0)) for plane in planes]

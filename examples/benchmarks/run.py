@@ -99,12 +99,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "mnist_cnn": Benchmark(
         "benchmarks/mnist_cnn.py:mnist_cnn", "benchmarks/mnist_cnn.py:mnist",
         Effort(samples=512, engine="compiled"),
-        timesteps=32, convert=True, uneven=True, ranges=1,
+        timesteps=32, convert=True, caution=2.0, uneven=True, ranges=1, reads=(1,),
     ),
     "fashion_lif": Benchmark(
         "benchmarks/fashion_lif.py:fashion_lif", "benchmarks/fashion_lif.py:fashion",
         Effort(samples=512, engine="compiled"),
-        timesteps=16, ranges=2,
+        timesteps=16, ranges=2, reads=(1, 2),
     ),
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",

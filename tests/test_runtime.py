@@ -15,6 +15,7 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.module import Interpreter
 from ldsnn_compiler.ir.neuron import neuron
 from ldsnn_compiler.runtime import Compiled
+from ldsnn_compiler.runtime.profile import _aligned
 from ldsnn_compiler.targets import board
 
 
@@ -176,6 +177,12 @@ def test_profile_counts_what_the_interpreter_counts(stream: Compiled) -> None:
     assert {row["name"] for row in found.layers} >= {"sn", "sn_2", "conv2d", "linear"}
     assert found.totals["neurons_evaluated"] == 8 * (3 * 16 + 5)
     stream.run(x)
+
+
+def test_a_call_that_is_missing_or_out_of_order_shifts_no_other_time():
+    calls = [("b", 2.0), ("a", 1.0), ("other", 9.0), ("c", 3.0), ("c", 4.0), ("d", 5.0)]
+    assert _aligned(["a", "b", "c", "c", "e", "d"], calls)[2:] == [3.0, 4.0, 0.0, 5.0]
+    assert _aligned(["b", "e", "c", "c", "d"], calls) == [2.0, 0.0, 3.0, 4.0, 5.0]
 
 
 def test_results_stay_as_they_are(static: Compiled) -> None:

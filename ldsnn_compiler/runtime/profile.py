@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -126,9 +127,11 @@ def _calls(compiled: Compiled, function: Any, arguments: Sequence[Any], repeats:
 
 
 def _aligned(expected: Sequence[str], calls: Sequence[tuple[str, float]]) -> list[float]:
-    """Seconds of each expected call, 0 where it was not made."""
-    rest = [call for call in calls if call[0] in set(expected)]
-    times = []
-    for name in expected:
-        times.append(rest.pop(0)[1] if rest and rest[0][0] == name else 0.0)
+    """Seconds of each expected call, 0 where it was not made. One that is missing, or made earlier or later, shifts no
+    other."""
+    times = [0.0] * len(expected)
+    made = SequenceMatcher(None, expected, [name for name, _ in calls], autojunk=False)
+    for block in made.get_matching_blocks():
+        for i in range(block.size):
+            times[block.a + i] = calls[block.b + i][1]
     return times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import tempfile
@@ -11,13 +12,13 @@ from typing import Any
 import pytest
 from c_harness import STRICT, WHOLE, answers, assert_right, build, bundle, check, parts, run
 from emulation.machine import EMULATOR
-from graphs import SOFT_IF, Net, networks
+from graphs import SOFT_IF, Net, networks, some_schedule
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_c_bundle import image_net, recurrent_net
 
 from ldsnn_compiler.driver import DEFAULT_PIPELINE
 from ldsnn_compiler.ir.graph import Graph
-from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
 from ldsnn_compiler.targets import board
 from ldsnn_compiler.targets.link import cross_compiler
 
@@ -32,11 +33,10 @@ def test_random_networks(net: Graph) -> None:
 
 
 @settings(max_examples=3, **few)
-@given(net=networks(neurons=SOFT_IF, slices=False, recurrent=False))
-def test_scheduled_random_networks(net: Graph) -> None:
-    layers = {path: LayerSchedule(max(1, node.type.timesteps // 2), 2) for path, node in neuron_layers(net).items()}
+@given(net=networks(neurons=SOFT_IF, slices=False, recurrent=False), seed=st.integers(0, 2**16))
+def test_scheduled_random_networks(net: Graph, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        check(net, Path(folder) / "net", schedule=Schedule(net.base_timesteps, layers))
+        check(net, Path(folder) / "net", schedule=some_schedule(net, random.Random(seed)))
 
 
 CORES = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "cortex-a76"}

@@ -109,7 +109,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
         Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, repairs=0, engine="compiled"),
-        timesteps=64, convert=True, calibrate="bias=true", caution=1.0, reads=(4,), recalibrate=("binary",), match=False,
+        timesteps=64, convert=True, calibrate="bias=true", caution=1.0, reads=(4,), match=False,
+        recalibrate=("binary",),
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",

@@ -112,6 +112,9 @@ def _loops(tuning: Any) -> str:
     """A loop structure in a few words; empty for that of the rules of thumb."""
     if tuning is None:
         return ""
+    if tuning.launch:
+        named = zip(("tile", "width", "rows", "splits", "times", "unroll", "matrices"), tuning.launch, strict=True)
+        return ", ".join(f"{name} {n}" for name, n in named)
     order = f"{tuning.order} {tuning.words}" if tuning.order == "word" else tuning.order
     ahead = f", prefetch {tuning.prefetch}" if tuning.prefetch else ""
     return f"{order}, tile {tuning.tile[0]}x{tuning.tile[1]}, block {tuning.block}, {tuning.outer} outer{ahead}"

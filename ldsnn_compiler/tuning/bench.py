@@ -20,6 +20,7 @@ import torch
 from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.runtime.compiled import Compiled
 from ldsnn_compiler.runtime.device import Device, kernel_times
+from ldsnn_compiler.runtime.gpu import Cuda
 from ldsnn_compiler.runtime.library import Library
 from ldsnn_compiler.runtime.remote import ConnectionLost
 from ldsnn_compiler.targets.build import kernel_library
@@ -63,7 +64,9 @@ class Bench(Protocol):
 
 
 def timed(loaded: Loaded, cold: bool) -> float:
-    """On the device, see :func:`~ldsnn_compiler.runtime.device.kernel_times`."""
+    """On the device, see :func:`~ldsnn_compiler.runtime.device.kernel_times`. A GPU's cache holds a network's weights
+    from one run to the next, and is not flushed."""
+    cold = cold and not isinstance(loaded.device, Cuda)
     arguments, calls = (*loaded.arguments, *loaded.results), COLD_CALLS if cold else 1
     return median(kernel_times(loaded.device, loaded.module, SYMBOL, arguments, calls, cold)) * 1e3
 

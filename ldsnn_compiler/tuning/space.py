@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, prod
-from typing import Any
+from typing import Any, Protocol
 
 from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Tuning
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, input_range, words
@@ -25,6 +25,21 @@ _REGISTERS = (8, 12, 16, 24, 28)
 _BLOCKS = (64, 128, 256)
 _AHEAD = (0, 1, 2)
 _RANDOM_DRAWS = 50
+
+
+class Choices(Protocol):
+    """What a climb goes through; ``spec`` has the tuning of the rules of thumb."""
+
+    @property
+    def spec(self) -> RegionSpec:
+        """The region."""
+
+    def neighbours(self, at: Tuning) -> Iterator[Tuning]:
+        """What is one step away."""
+
+    def draw(self, random_: random.Random) -> Tuning:
+        """Anywhere."""
+
 
 Measure = Callable[[Tuning], float]
 """Time of a region, relative to that of the rules of thumb; infinite for what is out of the question."""
@@ -128,7 +143,7 @@ def size(space: Space) -> int:
     return prod(len(values) for values in space.axes.values())
 
 
-def climb(space: Space, measure: Measure, trials: int, seed: int = 0) -> dict[Tuning, float]:
+def climb(space: Choices, measure: Measure, trials: int, seed: int = 0) -> dict[Tuning, float]:
     """Try up to ``trials`` loop structures; gives the relative time of each, the rule of thumb's own (1) among them.
 
     The way depends on the times and the seed alone.

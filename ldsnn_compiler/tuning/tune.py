@@ -15,16 +15,17 @@ from typing import Any
 
 import torch
 
-from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.interp.work import count_work
 from ldsnn_compiler.progress import Progress, Watch, silent
 from ldsnn_compiler.results import Latency
-from ldsnn_compiler.runtime.compiled import Compiled
+from ldsnn_compiler.runtime.compiled import Compiled, Settings
 from ldsnn_compiler.targets.cpu.kernels import Tuning
 from ldsnn_compiler.tuning.bench import Bench, DeviceBench
 from ldsnn_compiler.tuning.database import Comparison, Database, Place, Stage
+from ldsnn_compiler.tuning.launches import Launches
 from ldsnn_compiler.tuning.regions import Region, known_tunings, regions
-from ldsnn_compiler.tuning.space import Space, climb
+from ldsnn_compiler.tuning.space import Choices, Space, climb
 
 TRIALS = 32
 """Loop structures tried of each region."""
@@ -106,8 +107,6 @@ def tune(
     """
     if trials < 1:
         raise LdsnnError(f"at least one loop structure is tried, not {trials}")
-    if network.settings.board.gpu is not None:
-        raise LdsnnError(Problem("regions are tuned on CPUs only", where=network.settings.board.name))
     densities = count_work(network.graph, *inputs)[1].densities() if inputs else {}
     wanted = regions(network.graph, network.settings.board, entry, densities)
     database = Database(Path(storage) if storage is not None else None)
@@ -138,8 +137,7 @@ class _Work:
             tried += 1
             return self._compared(region, tuning, "trial", ROUNDS).ratio
 
-        space = Space(region.spec, int(CURRENTS_SHARE * 1024 * self.network.settings.board.l2_kib))
-        times = climb(space, relative, trials, seed ^ zlib.crc32(region.key.encode()))
+        times = climb(_choices(region, self.network.settings), relative, trials, seed ^ zlib.crc32(region.key.encode()))
         winner, check = self._checked(region, times)
         return Row(region, tried, self.measured - before, winner, check)
 
@@ -162,6 +160,12 @@ class _Work:
             self.measured += 1
             self.watch.finished_one()
         return found
+
+
+def _choices(region: Region, settings: Settings) -> Choices:
+    if settings.board.gpu is not None:
+        return Launches(replace(region.spec, batch=settings.batch), settings.board.gpu)
+    return Space(region.spec, int(CURRENTS_SHARE * 1024 * settings.board.l2_kib))
 
 
 def _rebuilt(network: Compiled, won: dict[str, Tuning], rows: Sequence[Row], path: Path) -> Tuned:

@@ -49,7 +49,8 @@ class Tuning:
     that those weights are reused from a near cache. ``registers``: accumulators (vectors) the dense loops may hold.
     ``prefetch``: rows to prefetch ahead. ``outer``: what a thread's share of the tasks has in common: with ``block``
     the weights (its tasks are all tiles of a block), with ``tile`` the input (all blocks of a tile). ``dots``: the
-    instructions of :mod:`.dot` that may be used, the best first.
+    instructions of :mod:`.dot` that may be used, the best first. ``launch``: how a GPU's blocks of threads are cut
+    (:class:`~ldsnn_compiler.targets.cuda.kernels.launch.Launch`, in the order of its fields); empty: by rules of thumb.
     """
 
     lanes: int = 16
@@ -61,6 +62,7 @@ class Tuning:
     prefetch: int = 0
     outer: Outer = "block"
     dots: tuple[str, ...] = ()
+    launch: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,11 @@ def launch(spec: RegionSpec, multiprocessors: int) -> Launch:
 
     A warp is to walk one word, so 32 threads stand side by side where there are channels for them; each timestep has
     threads of its own. Where that leaves multiprocessors idle, the inputs are split; where there is more than enough,
-    a block takes several positions, which find weights in a near cache.
+    a block takes several positions, which find weights in a near cache. What was measured replaces all that.
     """
-    if any(_is_matrix(spec, s) for s in spec.sources):
+    if spec.tuning.launch:
+        return Launch(*spec.tuning.launch)
+    if any(is_matrix(spec, s) for s in spec.sources):
         return _of_matrices(spec, multiprocessors)
     width = next(w for w in (2, 1) if spec.block % w == 0 and (spec.block // w >= 32 or w == 1))
     rate = max((steps(spec, s) for s in spec.sources), default=1)
@@ -69,7 +71,7 @@ def launch(spec: RegionSpec, multiprocessors: int) -> Launch:
     found = Launch(tile, width, rows, 1, times)
     room = MOST_THREADS // found.threads(spec)
     wanted = ceil(4 * multiprocessors * 256 / max(1, blocks * found.threads(spec)))
-    splits = max(1, min(room, wanted, _parts(spec), 8))
+    splits = max(1, min(room, wanted, most_parts(spec), 8))
     return _fitting(spec, Launch(tile, width, rows, splits, times))
 
 
@@ -89,12 +91,13 @@ def _matrices(spec: RegionSpec, tile: int, rate: int) -> Launch:
     matrices = 2 if tile * rate > 16 else 1
     rows = ceil(tile * rate / (16 * matrices))
     found = Launch(tile, spec.block // 32, rows, matrices=matrices)
-    splits = [n for n in (8, 4, 2) if n * rows <= 8 and n <= _parts(spec)]
+    splits = [n for n in (8, 4, 2) if n * rows <= 8 and n <= most_parts(spec)]
     possible = (replace(found, splits=n) for n in splits)
     return next((f for f in possible if f.shared_bytes(spec) <= MOST_SHARED_BYTES), found)
 
 
-def _is_matrix(spec: RegionSpec, source: Source) -> bool:
+def is_matrix(spec: RegionSpec, source: Source) -> bool:
+    """Whether tensor cores multiply it."""
     dot = spec.dot(source)
     return dot is not None and dot.is_matrix
 
@@ -103,7 +106,7 @@ def _walks(spec: RegionSpec) -> bool:
     return any(spec.walks_bits(s) for s in spec.sources)
 
 
-def _parts(spec: RegionSpec) -> int:
+def most_parts(spec: RegionSpec) -> int:
     """Parts into which the input of a convolution can be split at most."""
     return max((parts(spec, s) for s in spec.sources if s.kind == "conv"), default=1)
 
@@ -132,6 +135,6 @@ def tuned(spec: RegionSpec, gpu: Gpu) -> RegionSpec:
     names = tuple(name for name in MATRICES if gpu.rate(name))
     whole = replace(spec, tuning=Tuning(lanes=32, block=WORD, dots=(*names, "dp4a")))
     wide = spec.channels > LEAST_CHANNELS
-    if wide and any(_is_matrix(whole, s) and s.channels // s.groups >= LEAST_INPUTS for s in spec.sources):
+    if wide and any(is_matrix(whole, s) and s.channels // s.groups >= LEAST_INPUTS for s in spec.sources):
         return whole
     return replace(spec, tuning=Tuning(lanes=4, block=WORD, dots=("dp4a",)))

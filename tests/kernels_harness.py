@@ -221,6 +221,8 @@ def _as(x: torch.Tensor, dtype: str) -> np.ndarray:
 def _whole_values(rng: np.random.Generator, source: k.Source, batch: int, density: float) -> torch.Tensor:
     shape = (source.timesteps, batch, source.channels, *source.space)
     if source.form == "dense":
+        if source.most or source.least:
+            return _whole(rng, source.most, *shape, low=source.least)
         return _whole(rng, 255, *shape, low=0) if source.values == "uint8" else _whole(rng, 100, *shape)
     return random_source(rng, source, batch, density).double()
 

@@ -12,7 +12,7 @@ from ldsnn_compiler.errors import LdsnnError
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef, neuron
 from ldsnn_compiler.targets.boards import native
 from ldsnn_compiler.targets.cpu.kernels import RegionSpec, Source, Tuning, tuned
-from ldsnn_compiler.targets.cpu.kernels.dot import dots
+from ldsnn_compiler.targets.cpu.kernels.dot import DOTS, dots
 
 
 def whole(name: str, fraction: int = 8, guard: int = 0, substeps: int = 1, **settings) -> Neuron:
@@ -216,6 +216,44 @@ def test_dot_products(lanes: int) -> None:
                     replace(spec, tuning=replace(spec.tuning, block=64, tile=(1, 2)) if i > 1 else spec.tuning)
                 )
     assert not possible or any(s.dot(s.sources[0]) for s in specs)
+    check_whole(specs)
+
+
+#: least and largest input -> what it is to bytes without sign, with sign, and to int16
+SHIFTS = {
+    (0, 255): (0, -128, 0),
+    (-127, 127): (127, 0, 0),
+    (-3, 252): (3, -125, 0),
+    (5, 255): (0, -128, 0),
+    (-300, 20): (None, None, 0),
+    (-20, 40000): (None, None, 20 + 1 - 2**15),
+}
+
+
+@pytest.mark.parametrize("extent", SHIFTS)
+def test_inputs_are_shifted_to_what_dot_products_take(extent: tuple[int, int]) -> None:
+    """Real numbers that were rounded, at borders, over strides, groups, summed steps, and behind another source."""
+    for name, shift in zip(("vpdpbusd", "sdot", "pmaddwd"), SHIFTS[extent], strict=True):
+        assert DOTS[name].shift(*extent) == shift
+    specs = []
+    for i, (c, window, space) in enumerate((
+        (3, {}, (5, 4)),
+        (20, {"stride": (2, 1), "kernel": (3, 2)}, (3, 5)),
+        (64, {"groups": 2, "dilation": (1, 2), "padding": (1, 2)}, (5, 4)),
+        (1, {"kernel": (1, 1), "padding": (0, 0)}, (5, 4)),
+    )):  # fmt: skip
+        lanes = (16, 8, 4, 16)[i]
+        tuning = Tuning(lanes=lanes, dots=dots(native().has, lanes), block=64, tile=(1, 2))
+        made = {"method": "dense", "weights": "int8", "least": extent[0], "most": extent[1], **window}
+        source = conv(c, "int32", form="dense", **made)
+        specs.append(region(source, (6, 70)[i % 2], "int32", space, tuning=tuning, bias=True))
+        both = (conv(c, "int32", method="dense", **window), replace(source, timesteps=1))
+        specs.append(replace(specs[-1], channels=(70, 6)[i % 2], sources=both))
+    small = {"least": extent[0] // 4, "most": extent[1] // 4}
+    summed = conv(5, "int32", t=6, form="dense", method="dense", weights="int8", **small)
+    specs.append(region(summed, 20, "int32", tuning=tuning))
+    if "vpdpbusd" in tuning.dots:
+        assert any(s.shift(s.sources[-1]) for s in specs) == (SHIFTS[extent][0] != 0)
     check_whole(specs)
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from target_harness import check
 
 from ldsnn_compiler.errors import LdsnnError
-from ldsnn_compiler.integers import calibrate
+from ldsnn_compiler.integers import Calibration, Range, calibrate
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.neuron import Neuron, neuron
+from ldsnn_compiler.pipeline import default_pipeline
 from ldsnn_compiler.runtime.compiled import Compiled
 from ldsnn_compiler.targets import boards
 from ldsnn_compiler.targets.cost import Synapses
@@ -121,3 +122,22 @@ def test_whole_numbers_have_costs_of_their_own() -> None:
         assert whole.dense_ns(board) <= real.dense_ns(board), board.name
         if board.has("avx512vnni") or board.has("dotprod"):
             assert whole.dense_ns(board) <= real.dense_ns(board) / 2, board.name
+
+
+@pytest.mark.parametrize(("low", "shift"), [(0.0, 0), (-1.0, 127)])
+@pytest.mark.parametrize("input_bits", [8, 10])
+def test_real_inputs_are_multiplied_in_narrow_numbers(low: float, shift: int, input_bits: int) -> None:
+    """Eight bits in bytes, with sign too; more in int16. Numbers beyond the calibrated range are clipped."""
+    net = Net(2)
+    x = net.neuron(net.conv(net.input((3, 6, 6), "static"), 20), NEURONS["counting"])
+    graph = net.output(net.linear(net.op("flatten", x), 5))
+    calibration = Calibration({"x": Range(low, 1.0)})
+    pipeline = default_pipeline().replace("select-kernels", f"quantize{{input_bits={input_bits}}},select-kernels")
+    network = check(graph, calibration=calibration, pipeline=pipeline)
+    first = next(k.key for k in network.plans["run"].kernels if hasattr(k.key, "accumulator"))
+    (source,) = first.sources
+    levels = 2 ** (input_bits - (low < 0)) - 1
+    assert (source.least, source.most) == ((-levels if low else 0), levels)
+    if "vpdpbusd" in first.tuning.dots:
+        group = 4 if input_bits == 8 else 2
+        assert first.dot(source).group == group and first.shift(source) == (shift if group == 4 else 0)

@@ -103,6 +103,7 @@ def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
     form = forms.BITS if in_bits else forms.DENSE
     gain, is_whole = share * (value.type.signal.unit if in_bits else 1.0), value.type.dtype != "float32"
     shape = value.type.shape
+    least, most = whole.extent(value, low.bounds) if is_whole and not in_bits else (0, 0)
     if synapse is not None and synapse.op.name == "linear" and not addend.flattened:
         shape = (prod(shape),)
     common = {
@@ -112,7 +113,8 @@ def _input(low: Lowering, addend: Addend, steps: int) -> _Input:
         "form": "bits" if in_bits else "dense",
         "planes": max(1, value.type.signal.planes) if in_bits else 1,
         "values": kernels.count_number(value.type.signal) if is_whole else "float32",
-        "most": (value.type.signal.levels or 0) if is_whole and not in_bits else 0,
+        "most": most,
+        "least": least,
     }
     if synapse is None:
         kind, scales = "identity" if in_bits else "current", _scales(low, addend.scale)
@@ -242,6 +244,8 @@ def _weight(low: Lowering, spec: kernels.RegionSpec, source: kernels.Source, giv
         return torch.from_numpy(kernels.pack_weights(spec, source, scaled))
 
     layout = f"{list(shape)} {buffer.dtype} * {given.gain!r} groups {source.groups}"
+    if shift := spec.shift(source):
+        layout += f" shift {shift}"
     return low.plan.argument(f"@{name} as {layout}", buffer, make)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from ldsnn_compiler.ir.bounds import FLOAT32, INT16, INT32, Bounds, Interval
-from ldsnn_compiler.ir.graph import Graph, Node
+from ldsnn_compiler.ir.graph import Graph, Node, Value
 from ldsnn_compiler.ir.neuron import TensorRef
 from ldsnn_compiler.targets.cpu.kernels.numbers import Number
 from ldsnn_compiler.targets.cpu.kernels.spec import WORD, Source, words
@@ -57,6 +57,15 @@ def typed(given: Sequence[Given], timesteps: int, bounds: Bounds, narrow: bool) 
     if parts is not None:
         return "int16", parts
     return "int32", tuple(_partial(g, bounds) if narrow else g.source for g in found)
+
+
+def extent(value: Value, bounds: Bounds) -> tuple[int, int]:
+    """Least and largest of the numbers of a stream, 0 and 0 where they may be beyond int16."""
+    signal = value.type.signal
+    if signal.is_event:
+        return 0, signal.levels or 0
+    low, high = bounds.value(value).whole
+    return (int(low), int(high)) if max(-low, high) < INT16 else (0, 0)
 
 
 def products(root: Node, bounds: Bounds) -> Literal["int32", "int64"]:

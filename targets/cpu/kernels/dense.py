@@ -2,7 +2,8 @@
 
 The weights of one kernel position and input channel are loaded once for all timesteps and pixels of the register
 tile. The patch is a zero-padded private copy of what the tile reads; bits are unpacked and summed steps added while
-it is copied. Whole numbers are multiplied in the sums' type, or several inputs at a time by a :class:`~.dot.Dot`.
+it is copied. Whole numbers are multiplied in the sums' type, or several inputs at a time by a :class:`~.dot.Dot`;
+inputs that are no inputs of its instruction are shifted there, the padding too, and the sums corrected by a constant.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class DenseConv:
         self.first_word = first_block_word(task.spec, source, task.block)
         (self.number, self.lanes), self.dot = task.spec.sums(source), task.spec.dot(source)
         self.group, self.values = (self.dot.group, self.dot.values) if self.dot else (1, self.number)
+        self.shift = task.spec.shift(source)
         self.sums = [tir.scratch((self.width, self.lanes), self.number) for _ in range(self.times * self.columns)]
         self.patch: Buffer = None if self._reads_directly else tir.scratch(self._patch_shape, self.values)
 
@@ -57,7 +59,8 @@ class DenseConv:
         )
         fits = all(spec.space[a] % spec.tuning.tile[a] == 0 for a in (0, 1))
         groups = s.values == self.values and self.rows % self.group == 0 if self.dot else True
-        return s.form == "dense" and s.groups == 1 and summed(spec, s) == 1 and inside and fits and groups
+        as_it_is = s.form == "dense" and s.groups == 1 and summed(spec, s) == 1 and self.shift == 0
+        return as_it_is and inside and fits and groups
 
     @property
     def _patch_shape(self) -> tuple[int, int, int, int]:
@@ -87,9 +90,9 @@ class DenseConv:
 
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             for v in range(self.width):
-                start = tir.const(0, lanes, self.number)
+                start = self._correction(part + v) if self.shift else tir.const(0, lanes, self.number)
                 if not self.is_first:
-                    start = tir.cast(current[place(t, c, v)], self.number, lanes)
+                    start = start + tir.cast(current[place(t, c, v)], self.number, lanes)
                 tir.store(sums, start, v, all_)
         with T.serial(self.source.kernel[0]) as ky, T.serial(self.source.kernel[1]) as kx, ExitStack() as stack:
             channel = 0 if self.is_depthwise else stack.enter_context(T.serial(ceil(self.rows / self.group)))
@@ -97,6 +100,12 @@ class DenseConv:
         for sums, (t, c) in zip(self.sums, self._members(), strict=True):
             for v in range(self.width):
                 tir.store(current, tir.cast(sums[v, all_], self.task.spec.accumulator, lanes), *place(t, c, v))
+
+    def _correction(self, vector: Expr) -> Expr:
+        """What the shift of the inputs takes from the sums: behind the weights of the last kernel position."""
+        numbers = tir.ramp(vector * self.lanes * self.group, self.lanes * self.group)
+        held = self.weights[self.task.block, self.source.taps, 0, numbers]
+        return tirx.call_intrin(tir.lanes_of("int32", self.lanes), "tirx.reinterpret", held)
 
     def _multiply(self, first: Expr, dy: Expr, dx: Expr, part: Expr, ky: Expr, kx: Expr, channel: Expr) -> None:
         lanes, group, tap = self.lanes, self.group, ky * self.source.kernel[1] + kx
@@ -141,14 +150,14 @@ class DenseConv:
         return self.x[task.batch, first + t, y * s.space[1] + x, channel]
 
     def _fill(self, first: Expr) -> None:
-        """Copy what the tile reads in ``times`` steps, zero where there is no input."""
+        """Copy what the tile reads in ``times`` steps, those of no input 0, which is the shift."""
         s, task, (times, rows, columns, padded) = self.source, self.task, self._patch_shape
         (height, width), lanes = s.space, self.lanes
         with T.serial(times) as t, T.serial(rows) as py, T.serial(columns) as px:
             y = tir.let(task.y0 * s.stride[0] - s.padding[0] + py)
             x = tir.let(task.x0 * s.stride[1] - s.padding[1] + px)
             with T.serial(padded // lanes) as v:
-                tir.store(self.patch, tir.const(0, lanes, self.values), t, py, px, tir.ramp(v * lanes, lanes))
+                tir.store(self.patch, tir.const(self.shift, lanes, self.values), t, py, px, tir.ramp(v * lanes, lanes))
             inside = tirx.And(tirx.And(y >= 0, y < height), tirx.And(x >= 0, x < width))
             with T.If(inside), T.Then(), T.serial(summed(task.spec, s)) as part:
                 time = (first + t) * summed(task.spec, s) + part
@@ -187,4 +196,8 @@ class DenseConv:
 
     def _gain(self, to: tuple[Expr, ...], channel: Expr, lanes: int, value: Expr) -> None:
         at, value = (*to, tir.ramp(channel, lanes)), tir.cast(value, self.values, lanes)
-        tir.store(self.patch, value if summed(self.task.spec, self.source) == 1 else self.patch[at] + value, *at)
+        if summed(self.task.spec, self.source) > 1:
+            value = self.patch[at] + value
+        elif self.shift:
+            value = value + tir.const(self.shift, lanes, self.values)
+        tir.store(self.patch, value, *at)

@@ -25,7 +25,17 @@ def pack_weights(spec: RegionSpec, source: Source, weight: torch.Tensor) -> Weig
     numbers = taps.to(getattr(torch, dot.weights if dot else source.weights)).numpy()
     blocks = np.stack([_block(spec, source, numbers, b) for b in range(spec.blocks)])
     grouped = _grouped(blocks, dot.group, weight_shape(spec, source)[2]) if dot else blocks
+    if shift := spec.shift(source):
+        sums = blocks.sum((1, 2), dtype=np.int32)
+        grouped = np.concatenate([grouped, _correction(-shift * sums, grouped)], axis=1)
     return grouped.view(weight_number(spec, source))
+
+
+def _correction(sums: Weights, weights: Weights) -> Weights:
+    """A further tap of grouped weights, of which the first row holds int32 ``sums`` of each block and channel."""
+    row = np.zeros_like(weights[:, :1])
+    row[:, 0, 0] = sums.astype(np.int32).view(weights.dtype)
+    return row
 
 
 def _grouped(blocks: Weights, group: int, groups: int) -> Weights:

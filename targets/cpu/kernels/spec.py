@@ -21,7 +21,7 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.ir.neuron import Neuron, TensorRef
 from ldsnn_compiler.ir.types import Signal
 from ldsnn_compiler.targets.cpu.kernels.dot import DOTS, Dot
-from ldsnn_compiler.targets.cpu.kernels.numbers import BYTE, LARGEST, Number
+from ldsnn_compiler.targets.cpu.kernels.numbers import BYTE, LARGEST, LEAST, Number
 
 Pair = tuple[int, int]
 Kind = Literal["conv", "identity", "current"]
@@ -79,7 +79,8 @@ class Source:
     identity or current is a vector [C] of that type, an argument in the place of weights. ``part`` is the number of the
     current that the source adds to; an event-driven one goes on to the next at each kernel position in ``cuts``.
     ``partial``: events are summed in int16 over at most that many words of one kernel position before they are added to
-    int32 currents; 0 sums them in the currents' own type. ``most``: the largest of dense counts; 0: any of their type.
+    int32 currents; 0 sums them in the currents' own type. ``most`` and
+    ``least``: the largest and the least of dense whole numbers; 0: any of their type.
     """
 
     kind: Kind
@@ -102,6 +103,8 @@ class Source:
     cuts: tuple[int, ...] = ()
     partial: int = 0
     most: int = 0
+    # not shown, as measured loop structures are kept under what is, and hold for both
+    least: int = field(default=0, repr=False)
 
     @property
     def is_weighted(self) -> bool:
@@ -116,10 +119,15 @@ class Source:
     def pixels(self) -> int:
         return prod(self.space)
 
-    def peak(self, timesteps: int) -> int | None:
-        """Largest magnitude of whole numbers, summed over the steps that make one of ``timesteps``; None: any int32."""
-        largest = 2**self.planes - 1 if self.form == "bits" else self.most or LARGEST.get(self.values)
-        return None if largest is None else largest * max(1, self.timesteps // timesteps)
+    def extent(self, timesteps: int) -> Pair | None:
+        """Least and largest of whole numbers, summed over the steps that make one of ``timesteps``; None: any int32."""
+        low, high = self.least, 2**self.planes - 1 if self.form == "bits" else self.most
+        if self.form == "dense" and (low, high) == (0, 0):
+            if self.values not in LARGEST:
+                return None
+            low, high = LEAST[self.values], LARGEST[self.values]
+        summed = max(1, self.timesteps // timesteps)
+        return low * summed, high * summed
 
 
 @dataclass(frozen=True)
@@ -208,9 +216,16 @@ class RegionSpec:
         """Types and range: one product of int16 numbers and the next make an int32."""
         if dot.in_words:
             return source.form == "bits" and source.weights == dot.weights and 2**source.planes - 1 <= dot.largest
-        peak = source.peak(self.timesteps)
+        extent = source.extent(self.timesteps)
         narrow = source.weights == "int8" or source.weights == dot.weights
-        return self.number != "float32" and narrow and peak is not None and peak <= dot.largest
+        return self.number != "float32" and narrow and extent is not None and dot.shift(*extent) is not None
+
+    def shift(self, source: Source) -> int:
+        """What is added to a source's inputs for the sake of its dot product, see :meth:`~.dot.Dot.shift`."""
+        dot, extent = self.dot(source), source.extent(self.timesteps)
+        if dot is None or dot.in_words or extent is None:
+            return 0
+        return dot.shift(*extent) or 0
 
     def sums(self, source: Source) -> tuple[Number, int]:
         """(type, vector lanes) in which the source's products are added up."""
@@ -294,7 +309,8 @@ def weight_shape(spec: RegionSpec, source: Source) -> tuple[int, int, int, int]:
     """``[blocks, taps, input channels of the block, block]``: what :func:`~.layout.pack_weights` makes.
 
     For dot products ``[blocks, taps, groups of input channels, block * group]``, a group of inputs of one output
-    channel side by side; ``[..., block]`` where a group is one word.
+    channel side by side; ``[..., block]`` where a group is one word. Where inputs are shifted, the first row behind the
+    last tap holds what corrects the sums: an int32 in the place of each group of weights.
     """
     rows, dot = 1 if spec.is_depthwise(source) else input_range(spec, source, 0)[1], spec.dot(source)
     if dot is None:
@@ -302,7 +318,8 @@ def weight_shape(spec: RegionSpec, source: Source) -> tuple[int, int, int, int]:
     if dot.in_words:
         whole = WORD if dot.is_matrix and rows > WORD else dot.depth
         return (spec.blocks, source.taps, ceil(rows / whole) * whole // dot.group, spec.block)
-    return (spec.blocks, source.taps, ceil(rows / dot.group), spec.block * dot.group)
+    taps = source.taps + (spec.shift(source) != 0)
+    return (spec.blocks, taps, ceil(rows / dot.group), spec.block * dot.group)
 
 
 def weight_number(spec: RegionSpec, source: Source) -> Number:

@@ -11,7 +11,7 @@ from ldsnn_compiler.errors import LdsnnError, Problem
 from ldsnn_compiler.interp.initial import initial
 from ldsnn_compiler.ir.graph import Node
 from ldsnn_compiler.ir.neuron import TensorRef
-from ldsnn_compiler.targets.cpu import fused
+from ldsnn_compiler.targets.cpu import fused, moved
 from ldsnn_compiler.targets.cpu.cycle import Cycle
 from ldsnn_compiler.targets.cpu.plain import op_function, tensor_function
 from ldsnn_compiler.targets.cpu.temporal import delay_function, readout_function
@@ -159,11 +159,25 @@ def readout(low: Lowering, node: Node) -> None:
     )
 
 
+def moves(low: Lowering, node: Node) -> None:
+    """A slice or padding: with the run that it ends, nothing before."""
+    run = moved.run_of(low.graph, node)
+    if node is not run[-1]:
+        return
+    spec = moved.spec_of(low, run)
+    if spec is not None:
+        moved.moved(low, run, spec)
+        return
+    for each in run:
+        plain(low, each)
+
+
 _SINGLE: Mapping[str, Callable[[Lowering, Node], None]] = {
     "input": entry,
     "output": exit_,
     "delay": delay,
     "readout": readout,
+    **dict.fromkeys(moved.MOVES, moves),
 }
 
 

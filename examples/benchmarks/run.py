@@ -104,7 +104,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fashion_lif": Benchmark(
         "benchmarks/fashion_lif.py:fashion_lif", "benchmarks/fashion_lif.py:fashion",
         Effort(samples=512, engine="compiled"),
-        timesteps=16, ranges=2, reads=(1, 2),
+        timesteps=16, ranges=2,
     ),
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",

@@ -171,7 +171,7 @@ def test_onnx_runtime_computes_the_ann_twin(tiny: Network) -> None:
     report = bench(Settings("vgg-tiny", timesteps=2, repeats=1, threads=1, rows=("ort_fp32", "ort_int8"))).to_json()
     assert [row["name"] for row in report["rows"]] == ["ort_fp32", "ort_int8"]
     assert all(row["latency_ms"] > 0 and row["synaptic_updates"] is None for row in report["rows"])
-    assert report["compared"] == {} and "8S8, QDQ, per channel" in report["notes"]["ort_int8"]
+    assert report["compared"] == {} and "8S8, Q" in report["notes"]["ort_int8"]
     module, x = relu_module(tiny), tiny.images
     exact, rounded = PEERS["ort_fp32"][1](tiny).run(), PEERS["ort_int8"][1](tiny).run()
     with torch.no_grad():

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ldsnn_compiler.targets.boards import board
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT = "x"
 TRIALS = 20
-"""Rounds of the trial that decides between int8 activations with and without sign."""
+"""Rounds of the trial that decides between the forms of an int8 network."""
 EXACT = 1e-3
 """ONNX Runtime's float32 scores may differ from PyTorch's by this share of the largest; more is another network."""
 
@@ -64,7 +65,7 @@ def float_twin(module: nn.Module, example: Tensor, threads: int) -> Twin:
 
 def int8_twin(module: nn.Module, calibration: Tensor, batch: int, threads: int) -> Twin:
     """``module`` in int8: weights per channel, activations by the range they have on ``calibration`` ``[M, *shape]``,
-    with or without sign, whichever is faster here.
+    with or without sign, in ONNX Runtime's operators or around float ones (QDQ), whichever is fastest here.
 
     Where the CPU has no VNNI, weights are of 7 bits, as ONNX Runtime advises: its kernels saturate there otherwise.
     """
@@ -72,9 +73,10 @@ def int8_twin(module: nn.Module, calibration: Tensor, batch: int, threads: int) 
     model = _exported(module, example)
     samples = [x for x in calibration.split(batch) if len(x) == batch]
     made = {}
-    for sign, name in ((False, "U8S8"), (True, "S8S8")):
-        quantised = _quantised(model, samples, sign)
-        made[name] = Twin(_session(quantised, threads), threads, f"int8, {name}, QDQ, per channel, static")
+    for sign, form in product((False, True), ("QDQ", "QOperator")):
+        name = f"{'S8S8' if sign else 'U8S8'}, {form}"
+        quantised = _quantised(model, samples, sign, form)
+        made[name] = Twin(_session(quantised, threads), threads, f"int8, {name}, per channel, static")
     times = measure({name: twin.bound(example) for name, twin in made.items()}, TRIALS)
     return made[min(made, key=lambda name: times[name].median)]
 
@@ -93,8 +95,9 @@ def _exported(module: nn.Module, example: Tensor) -> Any:
     return program.model_proto
 
 
-def _quantised(model: Any, samples: list[Tensor], signed: bool) -> Any:
-    """The model with QuantizeLinear and DequantizeLinear around every op that has an int8 kernel."""
+def _quantised(model: Any, samples: list[Tensor], signed: bool, form: str) -> Any:
+    """The model with every op that has an int8 kernel quantised: by QuantizeLinear and DequantizeLinear around it
+    (``form`` QDQ), or as that kernel's own operator (QOperator)."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -112,7 +115,7 @@ def _quantised(model: Any, samples: list[Tensor], signed: bool) -> Any:
         onnx.save(model, exported)
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)
         quantize_static(
-            prepared, result, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            prepared, result, Reader(), quant_format=QuantFormat[form], per_channel=True,
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8, weight_type=QuantType.QInt8,
             reduce_range="avx512vnni" not in board("native").features,
         )  # fmt: skip

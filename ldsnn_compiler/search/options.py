@@ -12,9 +12,8 @@ r = T/t is whole (with ``uneven``, a closed form also at 3/2 of those). What it 
 With ``ranges`` = n, binary spikes also come in ranges of 1/2, 1/4, ... 1/2**n (with ``uneven`` also at 3/2 of those),
 while they stand for no less than one spike of the original: layers that fire seldom keep finer spikes.
 
-With ``reads`` = (a, b, ...), neurons with one spike a step in their whole range may also read their input on a, b, ...
-timesteps, where those divide their own, unless they are in a cycle: what waits until it knows more spreads its spikes
-evenly.
+With ``reads`` = (a, b, ...), binary layers of the whole range may also read their input on a, b, ... timesteps, where
+those divide their own, unless they are in a cycle: what waits until it knows more spreads its spikes evenly.
 """
 
 from __future__ import annotations
@@ -281,8 +280,9 @@ def _ranges(neuron: Neuron, r: Fraction, offer: _Offer) -> list[float]:
 
 
 def _reads(node: Node, t: int, offer: _Offer) -> list[int]:
-    """Numbers of timesteps below t on which a binary layer of t steps may read its input."""
-    binary = node["neuron"].family.spiking and node["neuron"].options.get("max_count", 1) == 1
+    """Numbers of timesteps below t on which a layer of t steps, held to one spike a step, may read its input."""
+    neuron: Neuron = node["neuron"]
+    binary = offer.spikes == "binary" and neuron.family.spiking and neuron.options.get("max_count", 1) == 1
     return [n for n in offer.reads if n < t and t % n == 0] if binary else []
 
 

@@ -86,7 +86,7 @@ class Benchmark:
 
 def _few_counts(spikes: str, layer: LayerSchedule) -> bool:
     """Of graded spikes few settings of few timesteps: on 340 frames, each costs seconds to try in one layer."""
-    levels = {17: (8, 20), 10: (8,)}
+    levels = {17: (20,), 10: (8, 34)}
     return spikes == "binary" or (layer.method == "closed" and layer.levels in levels.get(layer.timesteps, ()))
 
 
@@ -109,8 +109,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
         Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, repairs=0, engine="compiled"),
-        timesteps=64, convert=True, calibrate="bias=true", caution=1.0, reads=(4,), match=False,
-        recalibrate=("binary",),
+        timesteps=64, convert=True, calibrate="bias=true", caution=1.0, reads=(4,), recalibrate=False,
+        match=False,
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",

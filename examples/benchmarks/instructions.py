@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -30,15 +31,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from armcount import count
 from run import BENCHMARKS, EXAMPLES, RESULTS, network
-from twins import CALIBRATION_IMAGES, calibration, schedules
+from twins import calibration, schedules
 
 from ldsnn_compiler.bench.report import rewritten
 from ldsnn_compiler.data import Data
 from ldsnn_compiler.driver import DEFAULT_PIPELINE, compile_c
-from ldsnn_compiler.evaluate import interpreted, measured_density
+from ldsnn_compiler.evaluate import interpreted
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.ir.store import write_atomically
-from ldsnn_compiler.results import amount
+from ldsnn_compiler.results import amount, machine_name
 from ldsnn_compiler.schedule import Schedule
 from ldsnn_compiler.search.evaluate import as_input
 from ldsnn_compiler.targets.c import CBundle
@@ -110,7 +111,8 @@ def main() -> None:
     for name in options.names:
         result = counted(name, options.board, options.numerics, options.schedule, options.samples)
         options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / f"{name}-{options.numerics}-{options.board}.json"
+        row = "".join(f"-{word}" for word in options.schedule.replace(",", "").split())
+        path = options.out / f"{name}{row}-{options.numerics}-{options.board}.json"
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
         print(table([result]), f"wrote {path}", sep="\n")
     if options.table:
@@ -125,7 +127,8 @@ def counted(name: str, board: str, numerics: str, row: str, samples: int) -> dic
     kinds = {kernel: one(graph, data, schedule, board, numerics, kernel, x) for kernel in KERNELS}
     return {
         "model": name, "target": board, "numerics": numerics, "schedule": chosen, "samples": samples,
-        "core": CORES.get(board, "max"), "date": date.today().isoformat(), "kernels": kinds,
+        "core": CORES.get(board, "max"), "date": date.today().isoformat(), "machine": machine_name(),
+        "command": shlex.join(["python", *sys.argv]), "kernels": kinds,
         "fewer": kinds["dense"]["instructions"] / kinds["event"]["instructions"],
     }  # fmt: skip
 
@@ -134,11 +137,10 @@ def one(
     graph: Graph, data: Data, schedule: Schedule, board: str, numerics: str, kernel: str, x: Tensor
 ) -> dict[str, Any]:
     """Instructions of the network with event-driven kernels wherever there can be any, or with dense ones."""
-    seen = data.calibration[0][:CALIBRATION_IMAGES]
     bundle = compile_c(
-        graph, schedule, board, batch=1, density=measured_density(graph, seen, schedule), numerics=numerics,
+        graph, schedule, board, batch=1, numerics=numerics,
         pipeline=DEFAULT_PIPELINE.replace("select-kernels", f"select-kernels{{kernel={kernel}}}"),
-        calibration=calibration(graph, seen) if numerics == "int" else None,
+        calibration=calibration(graph, data.calibration[0]) if numerics == "int" else None,
     )  # fmt: skip
     scores, work = interpreted(bundle.network.graph, x)
     with tempfile.TemporaryDirectory() as folder:
@@ -195,10 +197,15 @@ def by_region(
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """What all results say, in Markdown: the sums, then every network region by region."""
-    lines = ["| network | numbers | board | event-driven | dense | dense / event |", "|---|---|---|---:|---:|---:|"]
+    lines = [
+        "| network | schedule | numbers | board | event-driven | dense | dense / event |",
+        "|---|---|---|---|---:|---:|---:|",
+    ]
     for r in results:
         sums = " | ".join(amount(r["kernels"][kernel]["instructions"]) for kernel in KERNELS)
-        lines.append(f"| {r['model']} | {r['numerics']} | {r['target']} | {sums} | {r['fewer']:.2f} |")
+        lines.append(
+            f"| {r['model']} | {r['schedule']} | {r['numerics']} | {r['target']} | {sums} | {r['fewer']:.2f} |"
+        )
     return "\n\n".join(["\n".join(lines), *map(_regions, results)])
 
 
@@ -206,9 +213,9 @@ def _regions(result: Mapping[str, Any]) -> str:
     """Both ways side by side; what moves data between layouts has no nodes."""
     rows: dict[str, dict[str, Any]] = {}
     for kernel in KERNELS:
-        for i, region in enumerate(result["kernels"][kernel]["regions"]):
-            name = ", ".join(region["nodes"]) or ("layout, in" if i < 2 else "layout, out")
-            rows.setdefault(name, {"updates": region["synaptic_updates"]})[kernel] = region["instructions"]
+        for region in result["kernels"][kernel]["regions"]:
+            row = rows.setdefault(", ".join(region["nodes"]) or "layouts", {"updates": region["synaptic_updates"]})
+            row[kernel] = row.get(kernel, 0.0) + region["instructions"]
     title = f"**{result['model']}**, {result['numerics']}, {result['target']} (emulated: {result['core']})"
     lines = [f"{title}, {result['schedule']}, mean of {result['samples']} test images, {result['date']}:", ""]
     lines += [
@@ -223,9 +230,10 @@ def _regions(result: Mapping[str, Any]) -> str:
 
 
 def write_table(folder: Path) -> None:
-    """The tables of all result files into ``docs/arm.md``."""
+    """The tables of all result files with counts into ``docs/arm.md``."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    write_atomically(PAGE, rewritten(PAGE.read_text(), table(results), str(PAGE)).encode())
+    counts = [result for result in results if "kernels" in result]
+    write_atomically(PAGE, rewritten(PAGE.read_text(), table(counts), str(PAGE)).encode())
 
 
 if __name__ == "__main__":

@@ -250,7 +250,11 @@ def main() -> None:
         number += given.every
         found = summary(journal(given.journal))
         if given.report:
-            made = {"date": date.today().isoformat(), "machine": machine_name(), "command": shlex.join(sys.argv)}
+            made = {
+                "date": date.today().isoformat(),
+                "machine": machine_name(),
+                "command": shlex.join(["python", "-m", "emulation.many", *sys.argv[1:]]),
+            }
             write_atomically(given.report, (json.dumps({**made, **found}, indent=1) + "\n").encode())
         print(
             f"part {number - given.every}: {found['networks']} networks, {len(found['differing'])} differ", flush=True

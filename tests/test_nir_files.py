@@ -118,7 +118,7 @@ def test_compiled_nmnist_network_classifies_the_test_recordings() -> None:
     recordings = load_factory(f"{BENCHMARK}:nmnist_test")()
     graph = load_factory(f"{BENCHMARK}:nmnist_scnn")()
     compiled = ld.compile(graph, batch=1)
-    x, y = recordings
+    x, y = recordings[0].float(), recordings[1]
     scores = torch.cat([compiled(one) for one in x.transpose(0, 1).split(1, dim=1)])
     assert int((scores.argmax(1) == y).sum()) >= 98
     with torch.no_grad():

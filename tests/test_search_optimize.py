@@ -15,7 +15,7 @@ from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.schedule import LayerSchedule, Schedule
 from ldsnn_compiler.search.cost import COSTS, cost
 from ldsnn_compiler.search.criterion import Comparison, Criterion
-from ldsnn_compiler.search.evaluate import Evaluator, Figures, predictions_drop
+from ldsnn_compiler.search.evaluate import Evaluator, Figures
 from ldsnn_compiler.search.journal import MemoryJournal
 from ldsnn_compiler.search.model import Model
 from ldsnn_compiler.search.optimize import ORIGINAL, UNIFORM, Result, optimize
@@ -132,7 +132,7 @@ def test_choices_can_be_kept_from_one_mode_and_recalibration_to_one():
     assert names == {f"recalibrated {name}" for name in (UNIFORM, "best uniform, graded", "per layer, graded")}
 
 
-def test_a_matched_schedule_is_at_least_as_accurate_as_the_best_uniform_one_and_no_dearer():
+def test_a_matched_schedule_diverges_no_more_than_the_best_uniform_one_and_is_no_dearer():
     found = optimize(network(), data(count=48), 0.2, match=True, effort=EFFORT)
     assert list(found.schedules) == ["per layer, binary", "per layer, binary, matched"]
     evaluator = Evaluator(network(), data(count=48).calibration[0])
@@ -141,10 +141,8 @@ def test_a_matched_schedule_is_at_least_as_accurate_as_the_best_uniform_one_and_
         for name, layers in found.report.details["schedules"].items()
     }
     ours, uniform = (evaluator.evaluate(named[n]) for n in ("per layer, binary, matched", "best uniform, binary"))
-    truth = evaluator.reference.predictions
-    lost, won = predictions_drop(uniform.predictions, ours.predictions, truth)
     spikes = cost("synaptic", evaluator.reference.nodes, each=True)
-    assert lost <= won and ours.cost(spikes) <= uniform.cost(spikes)
+    assert ours.loss <= uniform.loss and ours.cost(spikes) <= uniform.cost(spikes)
     beside = found.report.details["against_best_uniform"]
     assert beside.keys() == found.schedules.keys()
     rows = {row.name: row for row in found.rows}

@@ -7,9 +7,9 @@
     python examples/benchmarks/run.py --table         # only the table of all result files, in README.md beside them
 
 Every search runs twice, for binary and for graded spikes, on data that the report does not contain; each again for
-schedules that are at least as accurate as the best uniform one ("matched"). They weigh synaptic updates and neuron
-evaluations alike. Rows are as found and recalibrated. A killed search goes on where it was if ``--storage`` is given.
-Ratios are against uniform T0, exactly optimised.
+schedules that diverge from the original no more than the best uniform one ("matched"). They weigh synaptic updates and
+neuron evaluations alike. Rows are as found and recalibrated. A killed search goes on where it was if ``--storage`` is
+given. Ratios are against uniform T0, exactly optimised.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def _counts(spikes: str, layer: LayerSchedule) -> bool:
     return spikes == "binary" or layer.range == 1
 
 
+def _in_four_or_one(spikes: str, layer: LayerSchedule) -> bool:
+    """Binary spikes of layers that read their input on 4 timesteps; graded ones of one timestep."""
+    return layer.reads == 4 < layer.timesteps if spikes == "binary" else layer.timesteps == 1
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "mnist_cnn": Benchmark(
         "benchmarks/mnist_cnn.py:mnist_cnn", "benchmarks/mnist_cnn.py:mnist",
@@ -109,8 +114,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
         Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, repairs=0, engine="compiled"),
-        timesteps=64, convert=True, calibrate="bias=true", caution=1.0, reads=(4,), recalibrate=False,
-        match=False,
+        timesteps=64, convert=True, calibrate="bias=true", caution=1.0, uneven=True, reads=(4,), recalibrate=False,
+        among=_in_four_or_one,
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",

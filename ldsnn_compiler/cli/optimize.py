@@ -72,7 +72,7 @@ Recalibrate = Annotated[
     ),
 ]
 Match = Annotated[
-    bool, typer.Option("--match", help="also search for what is at least as accurate as the best uniform schedule")
+    bool, typer.Option("--match", help="also search for what is as good (by divergence) as the best uniform schedule")
 ]
 Agreement = Annotated[
     bool, typer.Option("--agreement", help="judge by agreement with the original network, labels or not")

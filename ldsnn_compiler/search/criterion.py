@@ -92,12 +92,32 @@ class Criterion:
         """Whether a network is good enough."""
         return self.excess(figures) <= 0
 
+    def lost(self, figures: Figures) -> float:
+        """What a network loses, of what the budget limits."""
+        return self.compare(figures).drop
+
     def excess(self, figures: Figures) -> float:
-        """By how much a network misses being good enough, in 0..1; 0 and below where it does not."""
-        found = self.compare(figures)
-        return found.drop + self.caution * found.error - self.budget
+        """By how much a network misses being good enough; 0 and below where it does not."""
+        return self.lost(figures) + self.caution * self.compare(figures).error - self.budget
 
     def hopeless(self, figures: Figures) -> bool:
         """Whether a network is worse than the budget beyond doubt (two standard errors)."""
         found = self.compare(figures)
         return found.drop - 2 * found.error > self.budget
+
+
+@dataclass(frozen=True)
+class Divergence(Criterion):
+    """The same by divergence from the original: ``loss <= budget``, a divergence in nats (``caution`` plays no part).
+
+    To be as good as another network means to lose no more than it does. Samples that change sides are few and tell that
+    badly; the divergence tells it on every sample.
+    """
+
+    def lost(self, figures: Figures) -> float:
+        """Its divergence, in nats."""
+        return figures.loss
+
+    def excess(self, figures: Figures) -> float:
+        """By how many nats it diverges too far."""
+        return figures.loss - self.budget

@@ -5,7 +5,7 @@
 2. Every choice of every layer is evaluated alone, the others as in the base (sensitivity).
 3. A multiple-choice knapsack over additive losses gives a predicted frontier.
 4. Points of it are evaluated truly, and the best is improved by local moves.
-5. If asked, the same is done for schedules that are at least as accurate as the best uniform one.
+5. If asked, the same is done for schedules that diverge from the original no more than the best uniform one does.
 6. Chosen schedules and baselines are run on the report split, which nothing before has seen.
 """
 
@@ -29,7 +29,7 @@ from ldsnn_compiler.schedule import LayerSchedule, Schedule
 from ldsnn_compiler.search import rows as tell
 from ldsnn_compiler.search.cost import check_cost
 from ldsnn_compiler.search.cost import cost as cost_named
-from ldsnn_compiler.search.criterion import Criterion
+from ldsnn_compiler.search.criterion import Criterion, Divergence
 from ldsnn_compiler.search.engine import engine
 from ldsnn_compiler.search.evaluate import Adjustment, Engine, Evaluator, Figures, check
 from ldsnn_compiler.search.journal import Journal, open_journal
@@ -51,7 +51,7 @@ RECALIBRATED = "recalibrated "
 recalibrated: that one or a cheaper one."""
 BEST_UNIFORM, PER_LAYER, MATCHED = "best uniform", "per layer", "matched"
 """Words of row names: ``best uniform, MODE``, ``per layer, MODE``, and ``per layer, MODE, matched`` for the schedule
-that is to be at least as accurate as the best uniform one."""
+that is to be as good as the best uniform one."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def optimize(
             (:mod:`ldsnn_compiler.search.study`), for each of what is searched.
         recalibrate: add a row for each schedule after recalibration (:mod:`ldsnn_compiler.search.recalibrate`), the
             uniform ones too; of all modes of spikes or of those named.
-        match: also search for the cheapest schedule that is at least as accurate as the best uniform one.
+        match: also search for the cheapest schedule that diverges from the original no more than the best uniform one.
         agreement: judge by agreement with the original network even where there are labels.
         among: which choices of a layer are on offer beside its own timesteps, given the mode of spikes and the choice;
             all if not given.
@@ -235,7 +235,7 @@ def _latency(cost: str, target: str) -> LatencyModel | None:
 @dataclass(frozen=True)
 class _Found:
     """One mode's outcome on the calibration split. ``cheaper_uniform`` are the uniform schedules that cost less than
-    the best, dearest first; ``matched`` is the cheapest that is as accurate as ``uniform``."""
+    the best, dearest first; ``matched`` is the cheapest that is as good as ``uniform``."""
 
     space: Space
     best: Point
@@ -266,8 +266,8 @@ def _search(search: _Search, where: Space, data: Data, each: bool) -> _Found:
     frontier = model.frontier(search.effort.resolution, search.seed)
     best, matched = _explored(search, explorer, model, frontier, uniform), None
     if search.match:
-        truth = explorer.criterion.truth
-        as_good = Criterion(0.0, search.caution, uniform.figures.predictions, truth)
+        seen = explorer.criterion
+        as_good = Divergence(uniform.figures.loss, 0.0, seen.reference, seen.labels)
         matched = _explored(search, replace(explorer, criterion=as_good), model, frontier, uniform)
     return _Found(where, best, uniform, name, explorer, cheaper, matched)
 

@@ -54,10 +54,10 @@ class Explorer:
         return min(good, key=lambda p: (p.cost, p.figures.loss, p.picks), default=None)
 
     def front(self) -> list[Point]:
-        """Points seen that none beats in both drop and cost, least drop first, so dearest first."""
+        """Points seen that none beats in both what is lost and cost, least lost first, so dearest first."""
         kept, least = list[Point](), float("inf")
-        drop = self.criterion.compare
-        for point in sorted(self.seen.values(), key=lambda p: (drop(p.figures).drop, p.cost, p.figures.loss, p.picks)):
+        lost = self.criterion.lost
+        for point in sorted(self.seen.values(), key=lambda p: (lost(p.figures), p.cost, p.figures.loss, p.picks)):
             if point.cost < least:
                 kept, least = [*kept, point], point.cost
         return kept

@@ -36,7 +36,7 @@ class Model:
     """Predictions for the schedules of one space from one sensitivity profile."""
 
     def __init__(self, graph: Graph, space: Space, profile: Sensitivity, cost: Cost, each: bool = False) -> None:
-        self.losses = [np.array(group) for group in profile.losses()]
+        self.losses = [np.array(group) for group in profile.losses(space)]
         owner = _owners(graph, space)
         near = _adjacent(graph, owner)
         base = profile.alone[0][profile.base[0]].nodes

@@ -44,6 +44,14 @@ class Choice:
         first = self.layers[0]
         return str(Uniform(first.timesteps, first.levels, first.method, first.range, first.reads))
 
+    def is_finer(self, other: Choice) -> bool:
+        """Whether this differs in more timesteps or levels alone."""
+        return all(
+            (a.method, a.range, a.input_timesteps) == (b.method, b.range, b.input_timesteps)
+            and a.timesteps >= b.timesteps and a.levels >= b.levels
+            for a, b in zip(self.layers, other.layers, strict=True)
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Group:

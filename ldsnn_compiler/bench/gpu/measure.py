@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from ldsnn_compiler.bench.gpu.folder import Folder, network_of, read
+from ldsnn_compiler.bench.gpu.folder import Folder, read
 from ldsnn_compiler.bench.gpu.machine import Cuda, Machine
-from ldsnn_compiler.bench.gpu.rows import GpuRow, check_loads, images, light, needs_gpu, ours, theirs
-from ldsnn_compiler.bench.network import Network
+from ldsnn_compiler.bench.gpu.peers import theirs
+from ldsnn_compiler.bench.gpu.rows import GpuRow, check_loads, images, light, needs_gpu, ours, repeated
 from ldsnn_compiler.bench.versions import versions
 from ldsnn_compiler.results import Report, Row, machine_name
 
@@ -26,12 +26,15 @@ Tell = Callable[[str], None]
 
 @dataclass
 class _Found:
-    """What was measured: rows, which of them gave the reference's scores, and why others are missing. ``loaded``:
-    libraries that could be."""
+    """What was measured: rows, which of them gave the reference's scores, how far the others' are from them, and why
+    rows are missing. ``loaded``: libraries that could be. ``labels`` of the images, if there are any."""
+
+    labels: torch.Tensor | None = None
 
     rows: list[Row] = field(default_factory=list)
     medians: dict[tuple[str, int], float] = field(default_factory=dict)
     identical: dict[str, bool] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -50,13 +53,14 @@ def run(
     machine = machine or Cuda()
     started, folder = perf_counter(), read(path)
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
-    network, found = network_of(folder), _Found()
+    labels = folder.model.get("labels")
+    found = _Found(labels=None if labels is None else torch.from_numpy(folder.arrays[labels]))
     mine, batches = ours(folder), folder.batches[:1] if machine.is_rehearsal else folder.batches
     runs = not (machine.is_rehearsal and needs_gpu(folder))
     _load(folder, found)
     with torch.inference_mode():
-        spikes = _spikes(folder, network, found) if runs else {}
-        for row in [*mine, *theirs(network, machine.device)]:
+        spikes = _spikes(folder, found) if runs else {}
+        for row in [*mine, *theirs(folder, machine.device)]:
             for batch in batches:
                 name = f"{row.name}, batch {batch}"
                 if perf_counter() - started > budget:
@@ -77,10 +81,11 @@ def bench(
 ) -> Report:
     """Both halves on one machine, with PyTorch, all of TVM, and a GPU."""
     machine = Cuda()
+    from ldsnn_compiler.bench.gpu.cases import built
     from ldsnn_compiler.bench.gpu.prepare import prepare
 
     with tempfile.TemporaryDirectory(prefix="ldsnn-") as scratch:
-        prepare(Path(scratch), target, network, timesteps, density, tell=tell)
+        prepare(Path(scratch), built(network, timesteps, density), target, tell=tell)
         return run(Path(scratch), repeats, tell=tell, machine=machine)
 
 
@@ -107,7 +112,9 @@ def _measure(row: GpuRow, batch: int, repeats: int, found: _Found, machine: Mach
     scores = call().float().cpu().reshape(batch, -1)
     times = machine.timed(call, repeats)
     if row.expected is not None:
-        found.identical[name] = torch.equal(scores, row.expected.reshape(1, -1).expand(batch, -1))
+        expected = repeated(row.expected, batch).reshape(batch, -1)
+        found.identical[name] = torch.equal(scores, expected)
+        found.scores[name] = compared(scores, expected, found.labels)
     found.medians[row.name, batch] = times.median
     found.rows.append(
         Row(
@@ -120,14 +127,28 @@ def _measure(row: GpuRow, batch: int, repeats: int, found: _Found, machine: Mach
     )
 
 
-def _spikes(folder: Folder, network: Network, found: _Found) -> dict[str, Any]:
-    """Spikes of every layer of the probed networks that differ from PyTorch's on the CPU."""
-    wanted, spikes = torch.cat([s.flatten() for s in network.spikes]), {}
+def compared(scores: torch.Tensor, expected: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, float]:
+    """Scores ``[N, classes]`` beside those expected: samples, of how many the class is the same, the largest
+    difference, and, with ``labels`` (in turn again where they are fewer), of how many it is right."""
+    classes = scores.argmax(1)
+    found = {
+        "samples": len(scores),
+        "same_class": int((classes == expected.argmax(1)).sum()),
+        "largest_difference": float((scores - expected).abs().max()),
+    }
+    return found if labels is None else {**found, "right": int((classes == repeated(labels, len(scores))).sum())}
+
+
+def _spikes(folder: Folder, found: _Found) -> dict[str, Any]:
+    """Of every probed network how many neurons, timestep by timestep, do not emit what they should."""
+    spikes = {}
     for entry in (e for e in folder.entries if e.probed):
         with _told(found, f"spikes of {entry.name}"):
             _, *layers = light(folder, entry)(images(folder, 1).numpy())
-            mine = torch.cat([torch.from_numpy(s).flatten() for s in layers])
-            spikes[entry.name] = {"spikes": int(wanted.sum()), "differing": int((mine != wanted).sum())}
+            wanted = [torch.from_numpy(folder.arrays[key]).long() for key in entry.spikes]
+            mine = [(torch.from_numpy(x) / u).round().long() for x, u in zip(layers, entry.units, strict=True)]
+            differing = sum(int((a != b).sum()) for a, b in zip(mine, wanted, strict=True))
+            spikes[entry.name] = {"spikes": int(sum(each.sum() for each in wanted)), "differing": differing}
     return spikes
 
 
@@ -154,16 +175,17 @@ def _report(folder: Folder, found: _Found, spikes: dict[str, Any], machine: Mach
         **machine.facts(),
         "date": date.today().isoformat(),
         "versions": {**versions(), "cuda": torch.version.cuda},
-        "settings": {"timesteps": folder.timesteps, "density": folder.density},
+        "settings": folder.settings,
         "compiled_for": folder.target,
         "seconds": round(seconds, 1),
         "libraries": {"prepared": len(folder.libraries), "loaded": found.loaded},
         "spikes": spikes,
         "identical_scores": found.identical,
+        "scores": found.scores,
         "left_out": found.left_out,
         "kernels_us": found.kernels,
         "limit_shares": found.shares,
-        "notes": {row.name: row.note for row in [*ours(folder), *theirs(network_of(folder), machine.device)]},
+        "notes": {row.name: row.note for row in [*ours(folder), *theirs(folder, machine.device)]},
         "speedup": {str(batch): speedups(found.medians, batch) for batch in folder.batches},
     }
     threads = len(os.sched_getaffinity(0))

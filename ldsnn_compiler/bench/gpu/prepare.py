@@ -1,4 +1,4 @@
-"""The half that needs no GPU: the network calibrated, compiled for every row and batch size, and written."""
+"""The half that needs no GPU: a network compiled for every row and batch size, and written."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 
 from ldsnn_compiler import driver
-from ldsnn_compiler.bench.gpu.folder import Array, Entry, Folder, keep_network
+from ldsnn_compiler.bench.gpu.cases import Case, Variant
+from ldsnn_compiler.bench.gpu.folder import Array, Entry, Folder, keep_spikes
 from ldsnn_compiler.bench.gpu.limits import limits
-from ldsnn_compiler.bench.network import build
-from ldsnn_compiler.bench.ours import graph_of, with_probes
-from ldsnn_compiler.integers import Calibration, calibrate
-from ldsnn_compiler.interp.work import LayerWork, count_work
+from ldsnn_compiler.bench.ours import with_probes
+from ldsnn_compiler.evaluate import full_layout, interpreted
+from ldsnn_compiler.interp.module import Interpreter
+from ldsnn_compiler.interp.work import LayerWork
 from ldsnn_compiler.ir.graph import Graph
 from ldsnn_compiler.runtime.compiled import ENTRIES, Settings
 from ldsnn_compiler.runtime.interface import Interface
 from ldsnn_compiler.runtime.library import Library
-from ldsnn_compiler.schedule import LayerSchedule, Schedule, neuron_layers
+from ldsnn_compiler.schedule import neuron_layers
 from ldsnn_compiler.targets import build as codegen
 from ldsnn_compiler.targets.boards import Board, board
 from ldsnn_compiler.targets.lower import plan
@@ -28,35 +29,6 @@ from ldsnn_compiler.targets.plan import Plan
 
 Tell = Callable[[str], None]
 BATCHES = (1, 16, 256)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row of ours: ``kernel`` forces one kind wherever there is a choice (dense: on tensor cores where they fit);
-    ``scheduled`` takes fewer timesteps where maps are small."""
-
-    name: str
-    kernel: str | None = None
-    numerics: str = "fp32"
-    scheduled: bool = False
-
-
-VARIANTS = (
-    Variant("ldsnn_event", "event"),
-    Variant("ldsnn_dense", "dense"),
-    Variant("ldsnn_int", "event", numerics="int"),
-    Variant("ldsnn_int_dense", "dense", numerics="int"),
-    Variant("ldsnn_schedule", "event", scheduled=True),
-)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all rows share: the target, densities of values by module path, and the ranges of inputs."""
-
-    target: str | Board
-    density: Mapping[str, float]
-    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -76,59 +48,60 @@ class Whole:
 
 def prepare(
     path: Path,
+    case: Case,
     target: str | Board = "h100",
-    network: str = "vgg16-cifar",
-    timesteps: int = 8,
-    density: float = 0.1,
     batches: Sequence[int] = BATCHES,
     tell: Tell = lambda text: None,
 ) -> Folder:
     """Compile every row for every batch size and write the folder that :func:`~.measure.run` takes."""
-    tell(f"calibrating {network}")
-    with torch.no_grad():
-        made = build(network, timesteps, density, 1, dyadic=True)
-    folder = Folder(board(target).name, network, timesteps, density)
-    keep_network(folder, made)
-    graph, data = graph_of(made), made.images[None]
-    densities = {path: layer.rate for path, layer in zip(made.paths, made.layers, strict=True)}
-    setting = Setting(target, densities, calibrate(graph, data))
-    for variant in VARIANTS:
-        _add_row(folder, graph, data, variant, setting, batches, tell)
+    folder = Folder(board(target).name, case.name, dict(case.settings))
+    case.keep(folder)
+    for variant in case.variants:
+        _add_row(folder, case, variant, target, batches, tell)
     folder.write(path)
     return folder
 
 
 def _add_row(
-    folder: Folder, graph: Graph, data: torch.Tensor, variant: Variant, setting: Setting, batches: Sequence[int],
-    tell: Tell,
-) -> None:  # fmt: skip
+    folder: Folder, case: Case, variant: Variant, target: str | Board, batches: Sequence[int], tell: Tell
+) -> None:
     """The row for every batch size; kernels differ, what they compute does not, so that one run tells what comes out
-    and what there is to do. Of rows in real numbers one gives its spikes too."""
+    and what there is to do."""
     expected, work = "", dict[str, LayerWork]()
     for batch in batches:
         tell(f"compiling {variant.name}, batch {batch}")
-        made = compiled(graph, variant, setting, batch)
+        made = compiled(case, variant, target, batch)
         if not expected:
-            outputs, counter = count_work(made.graph, data)
-            expected, work = folder.keep(outputs[0][-1].float().numpy()), counter.layers
+            scores, counter = interpreted(made.graph, case.images)
+            expected, work = folder.keep(scores.float().numpy()), counter.layers
         _add(folder, made, variant, batch, expected, work)
-    if not variant.scheduled and variant.numerics == "fp32":
+    if variant.probed:
         tell(f"compiling {variant.name} with its spikes as outputs")
-        _add(folder, compiled(with_probes(graph), variant, setting, 1), variant, 1, expected)
+        made = compiled(replace(case, graph=with_probes(case.graph)), variant, target, 1)
+        entry = _add(folder, made, variant, 1, expected)
+        keep_spikes(folder, entry, *_spikes(case, made.graph))
 
 
-def compiled(graph: Graph, variant: Variant, setting: Setting, batch: int) -> Whole:
+def _spikes(case: Case, probed: Graph) -> tuple[Sequence[torch.Tensor], list[float]]:
+    """What every layer of a probed network emits for the first image, ``[T, 1, *shape]``, and of which unit."""
+    with torch.no_grad():
+        _, *found = Interpreter(probed).run(full_layout(probed, case.images[:1]))
+    units = [node.operands[0].type.signal.unit for node in probed.outputs[1:]]
+    return found if case.spikes is None else [spikes[:, :1] for spikes in case.spikes], units
+
+
+def compiled(case: Case, variant: Variant, target: str | Board, batch: int) -> Whole:
     """One row for one batch size."""
     kernel = f"select-kernels{{kernel={variant.kernel}}}" if variant.kernel else "select-kernels"
     made = driver.prepare(
-        graph,
-        falling(graph) if variant.scheduled else None,
-        setting.target,
+        case.graph,
+        variant.schedule,
+        target,
         batch=batch,
         pipeline=driver.DEFAULT_PIPELINE.replace("select-kernels", kernel),
-        density=setting.density,
+        density=case.density(variant.schedule),
         numerics=variant.numerics if variant.numerics != "fp32" else None,
-        calibration=setting.calibration if variant.numerics == "int" else None,
+        calibration=case.calibration if variant.numerics == "int" else None,
     )
     settings = made.settings
     plans = {entry: plan(made.graph, settings.board, entry, settings.tunings) for entry in ENTRIES}
@@ -136,15 +109,6 @@ def compiled(graph: Graph, variant: Variant, setting: Setting, batch: int) -> Wh
     interface = Interface.of(made.graph, plans)
     only = replace(interface, states=(), arguments={"run": interface.arguments["run"]})
     return Whole(made.graph, settings, plans["run"], only, _content(Library(built, board=settings.board)))
-
-
-def falling(graph: Graph) -> Schedule:
-    """A schedule for measuring only, nothing was searched: all timesteps on the largest maps, half as many on each
-    smaller size, at least one."""
-    layers = neuron_layers(graph)
-    sizes = sorted({node.type.shape[1:] for node in layers.values()}, reverse=True)
-    steps = {size: max(1, graph.base_timesteps >> i) for i, size in enumerate(sizes)}
-    return Schedule(graph.base_timesteps, {p: LayerSchedule(steps[n.type.shape[1:]], 1) for p, n in layers.items()})
 
 
 def _content(library: Library) -> bytes:
@@ -157,9 +121,10 @@ def _content(library: Library) -> bytes:
 def _add(
     folder: Folder, made: Whole, variant: Variant, batch: int, expected: str,
     work: Mapping[str, LayerWork] | None = None,
-) -> None:  # fmt: skip
+) -> Entry:  # fmt: skip
     """Without ``work`` it is the one whose spikes are read."""
-    machine, name = made.settings.board, f"lib-{variant.name}-{batch}{'-probed' if work is None else ''}.so"
+    machine, what = made.settings.board, f"{variant.name}-{batch}{'-probed' if work is None else ''}"
+    name = f"lib-{what.replace(', ', '-').replace(' ', '_')}.so"
     assert machine.gpu is not None
     folder.libraries[name] = made.library
     folder.about["board"] = machine.to_json()
@@ -177,3 +142,4 @@ def _add(
             limits={} if work is None else limits(made.graph, made.plan, machine.gpu, batch, work),
         )
     )
+    return folder.entries[-1]

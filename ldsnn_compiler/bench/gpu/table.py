@@ -25,20 +25,26 @@ def markdown(data: Mapping[str, Any]) -> str:
 def _caption(data: Mapping[str, Any]) -> str:
     settings = data["settings"]
     versions = ", ".join(f"{k} {v}" for k, v in data["versions"].items())
-    return (
-        f"**{data['model']}**, T = {settings['timesteps']}, firing rate {settings['density']:g}, {data['device']}, "
-        f"{data['date']} ({versions})"
-    )
+    of = f"firing rate {settings['density']:g}" if "density" in settings else f"schedules of {settings['schedules']}"
+    return f"**{data['model']}**, T = {settings['timesteps']}, {of}, {data['device']}, {data['date']} ({versions})"
 
 
 def _compared(data: Mapping[str, Any]) -> str:
     lines = [
         f"`{name}`: {found['differing']} of {found['spikes']} spikes differ." for name, found in data["spikes"].items()
     ]
-    wrong = [name for name, same in data["identical_scores"].items() if not same]
+    wrong = [_differing(name, data) for name, same in data["identical_scores"].items() if not same]
     lines.append(f"Other scores than expected: {', '.join(wrong)}." if wrong else "All scores are as expected.")
     for name, found in data.get("limit_shares", {}).items():
         each = ", ".join(f"`{kernel}` {share:.0%}" for kernel, share in found.items())
         lines.append(f"Share of the L2 or tensor-core limit, {name}: {each}.")
     lines += [f"Left out: {name} ({why})." for name, why in data["left_out"].items()]
     return "\n".join(lines)
+
+
+def _differing(name: str, data: Mapping[str, Any]) -> str:
+    found = data.get("scores", {}).get(name)
+    if found is None:
+        return str(name)
+    same = f"the same class for {found['same_class']} of {found['samples']}"
+    return f"{name} ({same}, largest difference {found['largest_difference']:.2g})"

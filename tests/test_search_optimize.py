@@ -229,3 +229,18 @@ def test_caution_asks_for_more_than_luck():
     one = Figures((1, 1, 1, 0), 0.0, {})
     assert Criterion(0.25, 0.0, (1, 1, 1, 1), None).met(one)
     assert not Criterion(0.25, 0.5, (1, 1, 1, 1), None).met(one)
+
+
+def test_one_number_of_timesteps_for_all_layers_is_a_row_of_its_own_where_another_setting_is_cheaper():
+    def reads_once(spikes: str, layer: LayerSchedule) -> bool:
+        return layer.reads < layer.timesteps
+
+    found = optimize(network(), data(count=48), 0.7, reads=(1,), among=reads_once, effort=EFFORT)
+    named, rows = found.report.details["schedules"], {row.name: row for row in found.rows}
+    assert found.report.details["uniform"]["best uniform, binary"] == "T=2 closed reads 1"
+    assert named["best uniform T, binary"] == named[UNIFORM]
+    beside = found.report.details["against_best_uniform_T"]["per layer, binary"]
+    ours, other = (rows[name].synaptic_updates for name in ("per layer, binary", "best uniform T, binary"))
+    assert beside["ratios"]["synaptic_updates"] == pytest.approx(other / ours)  # type: ignore[operator]
+    plain = optimize(network(), data(count=48), 0.2, effort=EFFORT)
+    assert "best uniform T, binary" not in plain.baselines and not plain.report.details["against_best_uniform_T"]

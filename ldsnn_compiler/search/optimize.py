@@ -36,7 +36,7 @@ from ldsnn_compiler.search.journal import Journal, open_journal
 from ldsnn_compiler.search.knapsack import Selection
 from ldsnn_compiler.search.latency import LatencyModel, checks
 from ldsnn_compiler.search.model import Model
-from ldsnn_compiler.search.options import Space, space
+from ldsnn_compiler.search.options import Space, Uniform, space
 from ldsnn_compiler.search.recalibrate import Recalibration
 from ldsnn_compiler.search.refine import Explorer, Picks, Point
 from ldsnn_compiler.search.sensitivity import measure
@@ -49,21 +49,27 @@ ORIGINAL, UNIFORM = "original, uniform T0, naive", "uniform T0, exactly optimise
 RECALIBRATED = "recalibrated "
 """Begins the name of a row whose schedule was chosen, as that of the row named after it was, for what it does once
 recalibrated: that one or a cheaper one."""
-BEST_UNIFORM, PER_LAYER, MATCHED = "best uniform", "per layer", "matched"
-"""Words of row names: ``best uniform, MODE``, ``per layer, MODE``, and ``per layer, MODE, matched`` for the schedule
-that is to be as good as the best uniform one."""
+BEST_UNIFORM, BEST_UNIFORM_T, PER_LAYER, MATCHED = "best uniform", "best uniform T", "per layer", "matched"
+"""Words of row names: ``best uniform, MODE``, one setting for all layers; ``best uniform T, MODE``, the same of
+timesteps alone, where that is another; ``per layer, MODE``; and ``per layer, MODE, matched`` for the schedule that is
+to be as good as the best uniform one."""
+
+
+COUNTED = 1000
+"""Samples, of more, on which the work of what runs compiled is counted: counting takes as long as running."""
 
 
 @dataclass(frozen=True)
 class Effort:
     """How much is evaluated. ``samples`` of the calibration split serve sensitivity, where the interpreter counts work
-    on the first ``counted``; ``verified`` (all of it for None) serve the rest. There, on the report split and where
-    candidates run compiled, work is counted on all samples. ``width`` schedules are compared at a time, for ``rounds``
-    along the frontier, and for at most ``repairs`` rounds near cheap ones that just miss; after either, if it brings
-    something, at most ``moves`` rounds of local moves follow, ending after ``patience`` rounds in vain.
-    ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered streams, in bytes.
-    ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see :mod:`ldsnn_compiler.search.engine`. ``recalibration``
-    samples serve recalibration, with which up to ``cheaper`` schedules are tried that were not good enough without."""
+    on the first ``counted``; ``verified`` (all of it for None) serve the rest. There and on the report split work is
+    counted on all samples, where candidates run compiled on the first :data:`COUNTED`. ``width`` schedules are compared
+    at a time, for ``rounds`` along the frontier, and for at most ``repairs`` rounds near cheap ones that just miss;
+    after either, if it brings something, at most ``moves`` rounds of local moves follow, ending after ``patience``
+    rounds in vain. ``resolution`` is the knapsack's. ``memory`` bounds a batch's values and ``cache`` the remembered
+    streams, in bytes. ``engine`` is ``interpreter``, ``compiled`` or ``auto``, see :mod:`ldsnn_compiler.search.engine`.
+    ``recalibration`` samples serve recalibration, with which up to ``cheaper`` schedules are tried that were not good
+    enough without."""
 
     samples: int = 256
     counted: int = 64
@@ -126,7 +132,7 @@ class _Search:
     def session(self, x: Tensor, counted: int | None = None, adjust: Adjustment | None = None) -> Session:
         effort = self.effort
         if self.engine.name == "compiled":
-            counted = None
+            counted = COUNTED
         evaluator = Evaluator(
             self.graph, x, memory=effort.memory, cache=effort.cache, counted=counted, engine=self.engine,
             adjust=adjust, latency=self.latency,
@@ -234,16 +240,26 @@ def _latency(cost: str, target: str) -> LatencyModel | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """One mode's outcome on the calibration split. ``cheaper_uniform`` are the uniform schedules that cost less than
-    the best, dearest first; ``matched`` is the cheapest that is as good as ``uniform``."""
+    """One mode's outcome on the calibration split; ``matched`` is the cheapest that is as good as the best uniform."""
 
     space: Space
     best: Point
-    uniform: Point
-    uniform_name: str
+    uniforms: _Uniforms
     explorer: Explorer
-    cheaper_uniform: tuple[Picks, ...] = ()
     matched: Point | None = None
+
+
+@dataclass(frozen=True)
+class _Uniforms:
+    """Uniform schedules: the cheapest that is not hopeless on few samples; on all samples the cheapest that is good
+    enough, its name, the cheapest such that sets timesteps and levels only; and those that cost less than the best,
+    dearest first."""
+
+    base: Picks
+    best: Point
+    name: str
+    plain: Point
+    cheaper: tuple[Picks, ...]
 
 
 def _search(search: _Search, where: Space, data: Data, each: bool) -> _Found:
@@ -259,17 +275,17 @@ def _search(search: _Search, where: Space, data: Data, each: bool) -> _Found:
     cost = cost_named(search.cost, session.reference().nodes, each)
     explorer = Explorer(session, where, search.criterion(session, labels), cost, {})
     identity = (0,) * len(where.groups)
-    base, uniform, name, cheaper = _uniforms(search, explorer, small, small_labels, identity)
+    uniforms = _uniforms(search, explorer, small, small_labels, identity)
     if all(len(group.choices) == 1 for group in where.groups):
-        return _Found(where, uniform, uniform, name, explorer, cheaper, uniform if search.match else None)
-    model = Model(search.graph, where, measure(small, where, base), cost, each)
+        return _Found(where, uniforms.best, uniforms, explorer, uniforms.best if search.match else None)
+    model = Model(search.graph, where, measure(small, where, uniforms.base), cost, each)
     frontier = model.frontier(search.effort.resolution, search.seed)
-    best, matched = _explored(search, explorer, model, frontier, uniform), None
+    best, matched = _explored(search, explorer, model, frontier, uniforms.best), None
     if search.match:
         seen = explorer.criterion
-        as_good = Divergence(uniform.figures.loss, 0.0, seen.reference, seen.labels)
-        matched = _explored(search, replace(explorer, criterion=as_good), model, frontier, uniform)
-    return _Found(where, best, uniform, name, explorer, cheaper, matched)
+        as_good = Divergence(uniforms.best.figures.loss, 0.0, seen.reference, seen.labels)
+        matched = _explored(search, replace(explorer, criterion=as_good), model, frontier, uniforms.best)
+    return _Found(where, best, uniforms, explorer, matched)
 
 
 def _explored(
@@ -295,28 +311,26 @@ def _spread(count: int, wanted: int) -> Tensor:
     return torch.arange(count) if wanted >= count else torch.div(torch.arange(wanted) * count, wanted).long()
 
 
-def _uniforms(
-    search: _Search, explorer: Explorer, small: Session, labels: Tensor | None, identity: Picks
-) -> tuple[Picks, Point, str, tuple[Picks, ...]]:
-    """The cheapest uniform schedule that is not hopeless on few samples; the cheapest that is good enough on all, its
-    name, and those that cost less, dearest first. Leaving everything as it is always qualifies."""
+def _uniforms(search: _Search, explorer: Explorer, small: Session, labels: Tensor | None, identity: Picks) -> _Uniforms:
+    """Evaluate them. Leaving everything as it is always qualifies."""
     where = explorer.space
-    names = {where.uniform(u): str(u) for u in reversed(where.uniforms())}
-    names.setdefault(identity, "T0")
+    names: dict[Picks, Uniform | None] = {where.uniform(u): u for u in reversed(where.uniforms())}
+    names.setdefault(identity, None)
     figures = dict(zip(names, small.evaluate([where.schedule(p) for p in names], "uniform schedules"), strict=True))
-    screen = search.criterion(small, labels)
-    left = sorted(
-        (p for p in names if not screen.hopeless(figures[p])), key=lambda p: (figures[p].cost(explorer.cost), p)
-    )
-    (best,) = explorer.look([identity], "uniform schedules")
-    for picks in left:
-        (point,) = explorer.look([picks], "uniform schedules")
-        if explorer.criterion.met(point.figures):
-            best = point
-            break
     costs = {picks: f.cost(explorer.cost) for picks, f in figures.items()}
+    screen = search.criterion(small, labels)
+    left = sorted((p for p in names if not screen.hopeless(figures[p])), key=lambda p: (costs[p], p))
+
+    def first_good(among: Sequence[Picks]) -> Point:
+        for picks in (*among, identity):
+            (point,) = explorer.look([picks], "uniform schedules")
+            if explorer.criterion.met(point.figures):
+                return point
+        return point
+
+    best, plain = first_good(left), first_good([p for p in left if (setting := names[p]) and setting.is_plain])
     cheaper = (p for p in sorted(costs, key=lambda p: (-costs[p], p)) if costs[p] < costs[best.picks])
-    return left[0] if left else identity, best, names[best.picks], tuple(cheaper)
+    return _Uniforms(left[0] if left else identity, best, str(names[best.picks] or "T0"), plain, tuple(cheaper))
 
 
 def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str, target: str, spikes: str) -> Result:
@@ -342,7 +356,7 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
                  "labels": criterion.labels is not None, "work_counted_on": session.evaluator.counted},
         "engine": search.engine.name,
         "headline": headline, "reference": UNIFORM,
-        "uniform": {f"{BEST_UNIFORM}, {mode}": each.uniform_name for mode, each in found.items()},
+        "uniform": {f"{BEST_UNIFORM}, {mode}": each.uniforms.name for mode, each in found.items()},
         "held": dict(next(iter(found.values())).space.held),
         "figures": {
             name: tell.beside_row(f, everything[UNIFORM], criterion, search.budget) for name, f in everything.items()
@@ -350,6 +364,10 @@ def _result(search: _Search, found: Mapping[str, _Found], data: Data, cost: str,
         "against_best_uniform": {
             name: tell.against(everything[name], everything[_uniform_of(name)], criterion.truth)
             for name in everything if name.removeprefix(RECALIBRATED) in searched
+        },
+        "against_best_uniform_T": {
+            name: tell.against(everything[name], everything[other], criterion.truth)
+            for name in searched if (other := _uniform_of(name, BEST_UNIFORM_T)) in everything
         },
         "schedules": {name: tell.layers_json(schedule) for name, schedule in schedules.items()},
         "recalibrated_schedules": {name: tell.layers_json(of[name]) for name in recalibrated},
@@ -375,16 +393,18 @@ def _named(found: Mapping[str, _Found]) -> dict[str, Schedule]:
     space = next(iter(found.values())).space
     named = {UNIFORM: space.schedule((0,) * len(space.groups))}
     for mode, each in found.items():
-        named[f"{BEST_UNIFORM}, {mode}"] = each.space.schedule(each.uniform.picks)
+        named[f"{BEST_UNIFORM}, {mode}"] = each.space.schedule(each.uniforms.best.picks)
+        if each.uniforms.plain.picks != each.uniforms.best.picks:
+            named[f"{BEST_UNIFORM_T}, {mode}"] = each.space.schedule(each.uniforms.plain.picks)
         named[f"{PER_LAYER}, {mode}"] = each.space.schedule(each.best.picks)
         if each.matched is not None:
             named[f"{PER_LAYER}, {mode}, {MATCHED}"] = each.space.schedule(each.matched.picks)
     return named
 
 
-def _uniform_of(name: str) -> str:
+def _uniform_of(name: str, uniform: str = BEST_UNIFORM) -> str:
     """The row of the best uniform schedule that a row is held against: of its mode, recalibrated if it is."""
-    return name.removesuffix(f", {MATCHED}").replace(PER_LAYER, BEST_UNIFORM)
+    return name.removesuffix(f", {MATCHED}").replace(PER_LAYER, uniform)
 
 
 def _recalibrated(
@@ -404,7 +424,9 @@ def _recalibrated(
         session = search.session(each.explorer.session.evaluator.x, adjust=adjust)
         explorer, count = replace(each.explorer, session=session, seen={}), search.effort.cheaper
         next_cheaper = [p.picks for p in each.explorer.front() if p.cost < each.best.cost][:count]
-        named[f"{BEST_UNIFORM}, {mode}"] = _once_recalibrated(explorer, each.uniform, each.cheaper_uniform[:count])
+        named[f"{BEST_UNIFORM}, {mode}"] = _once_recalibrated(
+            explorer, each.uniforms.best, each.uniforms.cheaper[:count]
+        )
         named[f"{PER_LAYER}, {mode}"] = _once_recalibrated(replace(explorer, seen={}), each.best, next_cheaper)
     session = search.session(data.report[0], adjust=adjust)
     figures = session.evaluate(list(named.values()), "recalibrated, report split")

@@ -77,6 +77,11 @@ class Uniform:
     range: float = 1.0
     reads: int | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether timesteps and levels are all that it sets."""
+        return self.range == 1 and self.reads in (None, self.timesteps)
+
     def __str__(self) -> str:
         levels = f" x{self.levels}" if self.levels > 1 else ""
         share = f" range {self.range:.3g}" if self.range != 1 else ""

@@ -334,3 +334,36 @@ def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ImportRefused) as refused:
         trace(model, dyadic(2, 4, seed=1), timesteps=4)
     assert {p.attribute for p in refused.value.problems} == {"state_quant", "reset_delay"}
+
+
+class Recurrent(nn.Module):
+    """A loop of as many steps as the neuron returns results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif, self.fc = snntorch.SLSTM(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        syn, mem = self.lif.init_slstm()
+        outputs = []
+        for _ in range(3):
+            spk, syn, mem = self.lif(x, syn, mem)
+            outputs.append(self.fc(spk))
+        return torch.stack(outputs)
+
+
+class Encoding(OneLayer):
+    """A code that cannot be imported, read for as many timesteps as the example has."""
+
+    def forward(self, x: Tensor) -> Any:
+        code = snntorch.spikegen.delta(x, threshold=0.25)
+        return torch.stack([self.lif(self.fc(code[t]))[0] for t in range(x.shape[0])])
+
+
+@pytest.mark.parametrize("case", ["SLSTM", "delta"])
+def test_the_reading_that_names_the_cause_is_told(case: str) -> None:
+    """Five samples may be five timesteps, but what that reading complains of is not the model's fault."""
+    model = Recurrent() if case == "SLSTM" else Encoding(snntorch.Leaky(beta=0.5))
+    with pytest.raises(ImportRefused) as refused:
+        trace(model.eval(), dyadic(5, 4) if case == "SLSTM" else dyadic(6, 5, 4))
+    assert [case in str(problem) for problem in refused.value.problems] == [True]

@@ -331,6 +331,40 @@ def test_a_sequence_in_a_loop(forward: Any) -> None:
     assert graph.inputs[0]["time"] == "sequence"
 
 
+def frames_by_index(m: Any, x: Tensor) -> Any:
+    mem1 = mem2 = None
+    spikes = []
+    for t in range(x.shape[1]):
+        spk, mem1, mem2 = step(m, x[:, t], mem1, mem2)
+        spikes.append(spk)
+    return torch.stack(spikes, dim=1), mem2
+
+
+def frames_unbound(m: Any, x: Tensor) -> Any:
+    mem1 = mem2 = None
+    spikes = []
+    for frame in x.unbind(1):
+        spk, mem1, mem2 = step(m, frame, mem1, mem2)
+        spikes.append(spk)
+    return torch.stack(spikes, 1)
+
+
+def frames_transposed(m: Any, x: Tensor) -> Any:
+    mem1 = mem2 = None
+    spikes = []
+    for frame in x.permute(1, 0, 2):
+        spk, mem1, mem2 = step(m, frame, mem1, mem2)
+        spikes.append(spk)
+    return torch.stack(spikes).permute(1, 0, 2)
+
+
+@pytest.mark.parametrize("forward", [frames_by_index, frames_unbound, frames_transposed], ids=lambda f: f.__name__)
+def test_a_batch_of_sequences_in_a_loop(forward: Any) -> None:
+    """``[N, T, ...]``, as data loaders give it."""
+    graph = agree(Written(forward, leaky), 2 * dyadic(2, 8, 4, seed=3))
+    assert (graph.inputs[0]["time"], graph.base_timesteps) == ("batch_first", 8)
+
+
 def test_a_state_of_its_own_makes_a_second_neuron_refused_by_name() -> None:
     """One module may hold two states in snnTorch, one here."""
     with pytest.raises(Exception, match=r"lif1.*is called again"):

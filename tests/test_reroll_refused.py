@@ -183,6 +183,13 @@ def batch_first(m: Any, x: Tensor) -> Any:
     return spk
 
 
+def time_last(m: Any, x: Tensor) -> Any:
+    mem1 = None
+    for t in range(x.shape[-1]):
+        spk, mem1 = m.lif1(m.fc1(x[..., t]), mem1)
+    return spk
+
+
 def written_into_numbers(m: Any, x: Tensor) -> Any:
     mem1, record = None, torch.zeros(m.steps, 2, 6)
     for t in range(m.steps):
@@ -303,6 +310,12 @@ def test_loops_over_a_static_input(forward: Any) -> None:
     text = refusal(Written(forward, leaky), dyadic(2, 4, seed=3))
     for wanted in STATIC[forward]:
         assert wanted in text
+
+
+def test_time_on_the_last_axis() -> None:
+    text = refusal(Written(time_last, leaky), dyadic(5, 4, 8))
+    assert "axis -1" in text
+    assert "let the model take [T, N, ...] or [N, T, ...]" in text
 
 
 @pytest.mark.parametrize("forward", SEQUENCE, ids=lambda f: f.__name__)

@@ -349,6 +349,8 @@ _SHARED: Mapping[str, FunctionImporter] = {
     "max": timing.largest,
     "amax": timing.amax,
     "repeat_interleave": timing.repeat_interleave,
+    "unbind": timing.unbind,
+    "select": timing.select,
     "split": split,
     "chunk": chunk,
     "detach": same,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from torch import nn
 
 from ldsnn_compiler.frontend import autograd
 from ldsnn_compiler.frontend.context import Context, TimestepsFound
+from ldsnn_compiler.frontend.families import selection
 from ldsnn_compiler.frontend.registry import ModulePath, Tables
 from ldsnn_compiler.frontend.sizes import BatchLoop, Known, SizeProxy, iterated, number
-from ldsnn_compiler.frontend.traced import BATCH, Traced, contains
+from ldsnn_compiler.frontend.traced import BATCH, Poison, Traced, contains
 
 _ABSENT = object()
 _NOT_THE_USERS = tuple(os.path.dirname(p) + os.sep for p in (str(torch.__file__), os.path.dirname(__file__)))
@@ -63,18 +63,20 @@ class LeafTracer(fx.Tracer):
     def create_proxy(
         self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *rest: Any, **more: Any
     ) -> Any:
-        if target is operator.getitem and isinstance(args[0], fx.Proxy):
-            self._check_index(args[0].node, args[1])
-        return super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        if isinstance(proxy, fx.Proxy) and (found := selection(proxy.node)) is not None:
+            self._check_index(*found)
+        return proxy
 
-    def _check_index(self, node: fx.Node, where: Any) -> None:
+    def _check_index(self, node: fx.Node, axis: int, index: int) -> None:
         """Stop a loop over the batch early: it would be as long as the batch, and cannot be imported anyway."""
-        first = where[0] if isinstance(where, tuple) and where else where
-        if not isinstance(first, int) or not (first >= MANY or (node.op == "placeholder" and first > 0)):
+        if index < MANY and not (node.op == "placeholder" and index > 0):
             return
         value = self.known(node)
-        if isinstance(value, Traced) and value.axes[0] == BATCH:
+        if isinstance(value, Traced) and -len(value.axes) <= axis < len(value.axes) and value.axes[axis] == BATCH:
             raise BatchLoop(f"indexes the batch axis of {value}")
+        if isinstance(value, Poison) and index >= MANY:
+            raise BatchLoop("indexes far into something that cannot be imported")
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         return iterated(obj)
@@ -205,7 +207,7 @@ def report_untraceable(ctx: Context, path: str, module: nn.Module, error: Except
     cause = text[0] if text else type(error).__name__
     with ctx.at(path, path, type(module).__name__, claim=False):
         if isinstance(error, BatchLoop):
-            ctx.report(cause, time=True, hint="loop over time; only [T, N, ...] can be indexed")
+            ctx.report(cause, time=True, hint="loop over time, of [T, N, ...] or [N, T, ...]")
             return
         ctx.report(
             f"its forward cannot be traced: {cause}",

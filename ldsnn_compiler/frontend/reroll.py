@@ -246,7 +246,8 @@ class _Body:
 
 def _import_step_of(ctx: Context, x: Any, dim: int) -> Traced:
     if not isinstance(x, Traced) or x.axes[dim % len(x.axes)] != TIME:
-        raise ctx.refuse(f"the loop reads index after index along axis {dim} of {x}, which is not time", time=True)
+        message = f"the loop reads index after index along axis {dim} of {x}, which is not time"
+        raise ctx.refuse(message, time=True, hint="let the model take [T, N, ...] or [N, T, ...]")
     if x.value.type.timesteps != ctx.timesteps:
         raise ctx.refuse(
             f"the loop reads {ctx.timesteps} of {x.value.type.timesteps} timesteps",

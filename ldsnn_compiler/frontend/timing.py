@@ -227,6 +227,21 @@ def _pick(ctx: Context, x: Traced, dim: int, at: int) -> Traced:
     return _drop_time(x, ctx.emit("readout", prefix.value, mode="last").result, keepdim=False)
 
 
+def select(ctx: Context, x: Any, dim: int, index: int) -> Traced:
+    """``x.select(d, i)``: one index of an axis, as :func:`index` gives it."""
+    x = as_traced(ctx, x)
+    return _pick(ctx, x, dim_of(ctx, x, dim), index)
+
+
+def unbind(ctx: Context, x: Any, dim: int = 0) -> tuple[Traced, ...]:
+    """``x.unbind(d)``: every index of an axis, as :func:`index` gives it."""
+    x = as_traced(ctx, x)
+    at = dim_of(ctx, x, dim)
+    if x.axes[at] == BATCH:
+        raise ctx.refuse(f"takes the batch of {x} apart", time=True)
+    return tuple(_pick(ctx, x, at, i) for i in range(x.sizes(ctx.batch)[at]))
+
+
 def cut(ctx: Context, x: Traced, dim: int, where: slice) -> Traced:
     """``x[start:stop:step]`` along one dimension; of time only a prefix, of the batch nothing."""
     axis, size = x.axes[dim], x.sizes(ctx.batch)[dim]

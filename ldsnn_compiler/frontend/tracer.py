@@ -43,6 +43,8 @@ class Reading:
 READINGS = tuple(Reading(time, stepping) for stepping in (False, True) for time in ("static", "sequence"))
 BATCH_MAJOR_READINGS = tuple(Reading(time, False) for time in BATCH_MAJOR)
 """Tried too if the model holds modules of a library that works so."""
+LAST_READING = Reading("batch_first", False)
+"""Tried if no other one fits: a loop over ``x[:, t]``, an ``x.transpose(0, 1)`` before the network."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def trace(
 
     Args:
         model: as in ``eval()``, its neurons as after a reset.
-        example: one batch as the model takes it, ``[N, ...]`` or ``[T, N, ...]``, for Sinabs ``[N, T, ...]`` or
+        example: one batch as the model takes it, ``[N, ...]``, ``[T, N, ...]`` or ``[N, T, ...]``, for Sinabs also
             ``[N*T, ...]``, a tuple for several inputs; only its shape matters.
         timesteps: needed if the model does one timestep a call; a static example is then held for that many. A model
             that sets them itself, by repeating its input or by a sequence example, need not be told.
@@ -99,16 +101,20 @@ def import_model(
     seed: int = 0,
 ) -> Imported:
     """As :func:`trace`, but problems and notes are returned. ``extra`` tables serve this import only and go first."""
-    examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    examples = tuple(example) if isinstance(example, tuple | list) else (example,)
     problems = _check_arguments(model, examples, timesteps)
     if problems:
         return Imported(Graph(name), tuple(problems), ())
     tables = Tables((*extra, *front_ends()), seed)
-    readings = (*READINGS, *BATCH_MAJOR_READINGS) if tables.batch_major(model) else READINGS
+    readings = (*READINGS, *(BATCH_MAJOR_READINGS if tables.batch_major(model) else (LAST_READING,)))
     readings = tuple(r for r in readings if sequence is None or (r.time != "static") == sequence)
     tried: list[Context] = []
     for reading in readings:
+        if reading is LAST_READING and any(not c.problems for c in tried):
+            break
         ctx = _import(tables, model, examples, timesteps, reading, name)
+        if reading is LAST_READING and ctx is not None and not ctx.graph.of("neuron"):
+            break  # nothing runs in time: a mean over features is no mean over time
         if ctx is not None:
             tried.append(ctx)
         if ctx is not None and not ctx.problems and not reading.stepping:
@@ -161,7 +167,8 @@ def _import(
     if any(e.ndim < len(LAYOUTS[reading.time]) for e in examples):
         return None
     held = {reading.steps(e) for e in examples}
-    if len(held) > 1 or (reading.stepping and reading.time == "sequence" and held != {timesteps}):
+    told = (reading.stepping and reading.time == "sequence") or (reading is LAST_READING and timesteps is not None)
+    if len(held) > 1 or (told and held != {timesteps}):
         return None
     known = held.pop() if timesteps is None else timesteps
     for _ in range(2):

@@ -85,8 +85,8 @@ class Unrolled:
 
     @property
     def reads_timesteps(self) -> bool:
-        """Whether the loop takes step after step of something."""
-        return bool(self._selects)
+        """Whether the loop takes step after step of the first axis of something, other than of what a call returns."""
+        return any(family.time_axis == 0 for family in self.families.values())
 
     def value_of(self, argument: Any) -> Any:
         """The value of a node; anything else is itself."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -124,8 +126,28 @@ def test_wrong_data_is_refused() -> None:
     graph = build("linear")
     with pytest.raises(LdsnnError, match=r"expected data \[8, N, 3, 5\], found \[8, 2, 3, 6\]"):
         run(graph, torch.zeros(8, 2, 3, 6))
-    with pytest.raises(LdsnnError, match="takes 1 inputs, not 2"):
+    with pytest.raises(LdsnnError, match="takes 1 input, not 2"):
         run(graph, torch.zeros(8, 2, 3, 5), torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (lambda x: x.half(), r"float32 data, found float16 \(x.float\(\)\)"),
+        (lambda x: x.bool(), "float32 data, found bool"),
+        (lambda x: x.double().numpy(), "float32 data, found float64"),
+        (lambda x: x.to_sparse(), r"dense data, found sparse_coo \(x.to_dense\(\)\)"),
+        (lambda x: x.tolist(), "a torch tensor or a numpy array, found list"),
+    ],
+    ids=["half", "bool", "double", "sparse", "list"],
+)
+def test_other_kinds_of_data_are_refused_with_the_input_named(given: Callable[[torch.Tensor], Any], found: str) -> None:
+    graph = build("linear")
+    x = torch.zeros(8, 2, 3, 5)
+    for called in (Interpreter(graph), Interpreter(graph).run, Interpreter(graph).step):
+        with pytest.raises(LdsnnError, match=f"x: expected {found}"):
+            called(given(x))
+    assert torch.equal(Interpreter(graph)(x.numpy()), Interpreter(graph)(x))
 
 
 def test_inputs_come_in_the_right_number_and_one_batch() -> None:

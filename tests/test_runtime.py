@@ -69,6 +69,7 @@ def test_data_at_any_address(static: Compiled) -> None:
     [
         (lambda x: (x.double(),), "x: expected float32 data, found float64"),
         (lambda x: (x.numpy().astype(np.int64),), "x: expected float32 data, found int64"),
+        (lambda x: (x.to_sparse(),), "x: expected dense data, found sparse_coo"),
         (lambda x: (x[:, :1],), r"x: expected data of shape \[1, N, 2, 6, 6\], found \[1, 2, 1, 6, 6\]"),
         (lambda x: (x[None],), r"expected data of shape \[1, N, 2, 6, 6\]"),
         (lambda x: (x[:0],), r"found \[1, 0, 2, 6, 6\]"),

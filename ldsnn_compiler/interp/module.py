@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import torch
 
 from ldsnn_compiler.errors import LdsnnError, Problem
+from ldsnn_compiler.interp.given import float32_tensor
 from ldsnn_compiler.ir.graph import Graph, Node
 from ldsnn_compiler.ir.layouts import to_caller, to_run
 from ldsnn_compiler.ir.op import widened
@@ -61,8 +63,7 @@ class Interpreter(Streaming, torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | Data:
         """A whole run in the user's layout (:mod:`ldsnn_compiler.ir.layouts`); one output or a tuple."""
-        self._check_count(inputs)
-        data = [to_run(node, x) for node, x in zip(self.graph.inputs, inputs, strict=True)]
+        data = [to_run(node, x) for node, x in zip(self.graph.inputs, self._given(inputs), strict=True)]
         outputs = self.run(*data)
         shown = [to_caller(node, y) for node, y in zip(self.graph.outputs, outputs, strict=True)]
         return shown[0] if len(shown) == 1 else tuple(shown)
@@ -70,15 +71,16 @@ class Interpreter(Streaming, torch.nn.Module):
     def run(self, *inputs: torch.Tensor) -> Data:
         """A whole run from the initial state: ``[T, N, *shape]`` in, a tuple of ``[T, N, *shape]`` out, one per
         output."""
+        given = self._given(inputs)
         self.reset()
-        return self._advance(inputs, self.graph.base_timesteps)
+        return self._advance(given, self.graph.base_timesteps)
 
     def step(self, *inputs: torch.Tensor) -> Data:
         """Go on by some granules of base steps (``graph.granule`` each); inputs hold that many steps' data.
 
         Answers for those steps; after the whole window the answers together equal :meth:`run`.
         """
-        self._check_count(inputs)
+        inputs = self._given(inputs)
         granule = self.graph.granule
         covered = self.graph.inputs[0].type.dt * inputs[0].shape[0] if inputs else granule
         if covered % granule:
@@ -181,12 +183,14 @@ class Interpreter(Streaming, torch.nn.Module):
             state["held"] = torch.zeros((node["steps"], batch, *node.type.shape), dtype=dtype)
         return state["held"]
 
-    def _check_count(self, inputs: Data) -> None:
-        if len(inputs) != len(self.graph.inputs):
-            raise LdsnnError(f"the network takes {len(self.graph.inputs)} inputs, not {len(inputs)}")
+    def _given(self, inputs: tuple[Any, ...]) -> Data:
+        """What the caller gave as tensors, one an input."""
+        nodes = self.graph.inputs
+        if len(inputs) != len(nodes):
+            raise LdsnnError(f"the network takes {len(nodes)} input{'s' * (len(nodes) != 1)}, not {len(inputs)}")
+        return tuple(float32_tensor(x, n.path or n.name) for n, x in zip(nodes, inputs, strict=True))
 
     def _check(self, inputs: Data, base_steps: int) -> None:
-        self._check_count(inputs)
         nodes, problems = self.graph.inputs, list[Problem]()
         for node, x in zip(nodes, inputs, strict=True):
             steps = base_steps / node.type.dt

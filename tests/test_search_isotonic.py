@@ -1,7 +1,8 @@
-"""Isotonic regression against its min-max formula, and what it does to measured losses."""
+"""Isotonic regression against its min-max formula, and what becomes of measured losses."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import combinations
 
 import pytest
@@ -53,13 +54,26 @@ def test_values_in_order_stay(values: list[float]):
     assert isotonic(values, set()) == values
 
 
-def test_losses_of_finer_choices_are_no_larger_and_other_kinds_stay_as_measured():
+def sensitivity(losses: list[list[float]], samples: int) -> list[list[float]]:
+    """Losses to predict with, of groups whose choices are T = 8, 4, 2, and 4 in half the range or read once."""
     layers = [
         LayerSchedule(8, 1, "closed"), LayerSchedule(4, 1, "closed"), LayerSchedule(2, 1, "closed"),
         LayerSchedule(4, 1, "closed", range=0.5), LayerSchedule(4, 1, "closed", input_timesteps=1),
     ]  # fmt: skip
-    group = Group(("layer",), tuple(Choice((layer,)) for layer in layers))
-    measured = [Figures((), loss, {}) for loss in (0.25, 0.5, 0.25, 0.125, 1.0)]
-    profile = Sensitivity((0,), (tuple(measured),))
-    (losses,) = profile.losses(Space(8, (group,), (1,)))  # type: ignore[arg-type]
-    assert losses == [0.125, 0.25, 0.25, 0.0, 0.875]
+    groups = tuple(Group((str(g),), tuple(Choice((layer,)) for layer in layers)) for g in range(len(losses)))
+    alone = tuple(tuple(Figures((0,) * samples, loss, {}) for loss in own) for own in losses)
+    return Sensitivity((0,) * len(losses), alone).losses(Space(8, groups, (Fraction(1),) * len(losses)))
+
+
+def test_losses_of_finer_choices_are_no_larger_and_other_kinds_stay_as_measured():
+    assert sensitivity([[0.25, 0.5, 0.25, 0.125, 1.0]], 10) == [pytest.approx([0.125, 0.25, 0.25, 0.0, 0.875])]
+
+
+def test_what_few_samples_tell_of_a_layer_is_drawn_towards_what_all_layers_tell():
+    measured = [[0.0, 0.0, 0.25, 0.125, 0.25], [0.0, 0.125, 0.25, 0.125, 0.25]]
+    few, many = sensitivity(measured, 16), sensitivity(measured, 10**6)
+    assert many == [pytest.approx(own, abs=1e-4) for own in measured]
+    first, second = few
+    assert first[0] == second[0] == 0.0
+    assert measured[0][1] < first[1] < second[1] < measured[1][1]
+    assert sensitivity([[0.0] * 5, measured[1]], 16)[0] == [0.0] * 5

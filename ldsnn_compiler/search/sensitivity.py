@@ -1,8 +1,13 @@
 """What each choice does on its own: loss and work with one group changed and all others as in a base schedule.
 
 Losses measured on few samples are noisy: single spikes flip, and predictions with them. A knapsack would pick those
-that came out too low, one in every layer. That more timesteps or levels, all else equal, do not lose more is known
-beforehand; so the losses that are predicted with are the nearest ones of which that is true.
+that came out too low, one in every layer. So they are not predicted with as measured, but as two things known
+beforehand let them be:
+
+1. More timesteps or levels, all else equal, do not lose more: the nearest losses of which that is true are taken.
+2. Layers resemble each other. What a setting loses in the mean over all layers, h, it is expected to lose in each,
+   times a scale of the layer: ``e = s h``, ``s = sum(measured) / sum(h)``. A loss of e nats a sample is seen on few
+   samples or many: the measured one weighs as much as ``n e`` nats of n samples do against :data:`EXPECTED`.
 """
 
 from __future__ import annotations
@@ -15,6 +20,10 @@ from ldsnn_compiler.search.isotonic import isotonic
 from ldsnn_compiler.search.options import Choice, Space
 from ldsnn_compiler.search.session import Session
 
+EXPECTED = 4.0
+"""Nats, over all samples, from which on a measured loss weighs more than an expected one: a prediction that flips
+brings about one, and a layer may be half as harmful as expected, or half as harmful again."""
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -25,11 +34,36 @@ class Sensitivity:
 
     def losses(self, space: Space) -> list[list[float]]:
         """Loss of every option of every group of ``space`` above the group's least, so from 0; what adds up."""
-        each = [
-            isotonic([figures.loss for figures in options], _finer_first(group.choices))
+        measured = [
+            _above_least(isotonic([figures.loss for figures in options], _finer_first(group.choices)))
             for options, group in zip(self.alone, space.groups, strict=True)
         ]
-        return [[loss - min(options) for loss in options] for options in each]
+        common = _means(measured, space)
+        return [
+            _above_least(_pooled(own, [common[str(c)] for c in group.choices], len(options[0].predictions)))
+            for own, group, options in zip(measured, space.groups, self.alone, strict=True)
+        ]
+
+
+def _above_least(values: Sequence[float]) -> list[float]:
+    return [value - min(values) for value in values]
+
+
+def _means(losses: Sequence[Sequence[float]], space: Space) -> dict[str, float]:
+    """The mean loss of every setting, over the groups that have it."""
+    found: dict[str, list[float]] = {}
+    for own, group in zip(losses, space.groups, strict=True):
+        for loss, choice in zip(own, group.choices, strict=True):
+            found.setdefault(str(choice), []).append(loss)
+    return {setting: sum(each) / len(each) for setting, each in found.items()}
+
+
+def _pooled(measured: Sequence[float], common: Sequence[float], samples: int) -> list[float]:
+    """Losses of one group between what was measured and what is expected of settings this harmful elsewhere."""
+    scale = sum(measured) / sum(common) if sum(common) > 0 else 0.0
+    expected = [scale * each for each in common]
+    trust = [samples * e / (samples * e + EXPECTED) for e in expected]
+    return [e + t * (m - e) for m, e, t in zip(measured, expected, trust, strict=True)]
 
 
 def _finer_first(choices: Sequence[Choice]) -> list[tuple[int, int]]:

@@ -85,8 +85,8 @@ class Benchmark:
 
 
 def _few_frames(spikes: str, layer: LayerSchedule) -> bool:
-    """Few settings of few timesteps: of 340 frames, each takes seconds to try in one layer. Binary spikes worth 1.2 to 4
-    of the original's; counts of some levels."""
+    """Few settings of few timesteps: of 340 frames, each takes seconds to try in one layer. Binary spikes worth 1.2
+    to 4 of the original's; counts of some levels."""
     if spikes == "binary":
         return 34 <= layer.timesteps <= 170 and 1.2 <= 340 / layer.timesteps * layer.range <= 4
     levels = {17: (20,), 10: (8, 16, 34)}
@@ -117,8 +117,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "resnet20": Benchmark(
         "resnet20/model.py:resnet20", "resnet20/model.py:cifar10",
         Effort(samples=256, verified=1000, width=6, rounds=2, moves=1, repairs=0, engine="compiled"),
-        timesteps=64, convert=True, calibrate="bias=true", caution=2.0, uneven=True, reads=(4,), recalibrate=("binary",),
-        among=_in_four_or_one,
+        timesteps=64, convert=True, calibrate="bias=true", caution=2.0, uneven=True, reads=(4,),
+        recalibrate=("binary",), among=_in_four_or_one,
     ),
     "nmnist_scnn": Benchmark(
         "benchmarks/nmnist_scnn.py:nmnist_scnn", "benchmarks/nmnist_scnn.py:nmnist",

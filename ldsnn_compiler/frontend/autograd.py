@@ -38,16 +38,46 @@ def followed() -> Iterator[None]:
         return _run(cls, args, kwargs) if step is None else step
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[method-assign,assignment]
+    forwards = [(cls, vars(cls)["forward"]) for cls in _written(torch.autograd.Function) if "forward" in vars(cls)]
+    for cls, forward in forwards:
+        cls.forward = staticmethod(_following(cls, forward.__func__))
     try:
         yield
     finally:
         torch.autograd.Function.apply = original  # type: ignore[method-assign]
+        for cls, forward in forwards:
+            cls.forward = forward
+
+
+def _written(base: Any) -> Iterator[Any]:
+    """Subclasses that are not PyTorch's own."""
+    for cls in base.__subclasses__():
+        yield from _written(cls)
+        if not cls.__module__.startswith("torch."):
+            yield cls
+
+
+def _following(cls: Any, forward: Any) -> Any:
+    """The forward for an ``apply`` that was taken before, ``spike = Surrogate.apply``: it calls this one itself."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = args if _is_set_up(cls) else args[1:]
+        if not any(isinstance(a, fx.Proxy) for a in given):
+            return forward(*args, **kwargs)
+        step = _step(cls, given, kwargs)
+        return forward(*(() if _is_set_up(cls) else (Unused(),)), *given, **kwargs) if step is None else step
+
+    return run
 
 
 def _run(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The forward; it has a ``ctx`` unless ``setup_context`` is there to take it."""
-    own = cls.setup_context is not torch.autograd.Function.setup_context
-    return cls.forward(*(() if own else (Unused(),)), *args, **kwargs)
+    return cls.forward(*(() if _is_set_up(cls) else (Unused(),)), *args, **kwargs)
+
+
+def _is_set_up(cls: Any) -> bool:
+    """Whether the forward takes no ``ctx``."""
+    return bool(cls.setup_context is not torch.autograd.Function.setup_context)
 
 
 def _step(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

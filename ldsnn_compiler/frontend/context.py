@@ -48,12 +48,14 @@ class Context:
 
     ``timesteps`` is the number of base steps (None until known), ``batch`` the batch size that the model sees,
     ``rows`` the first axis of an example in which time is folded into the batch, ``notes`` what the user should know
-    though it is no problem.
+    though it is no problem. ``only_shapes``: the graph is thrown away; sizes in it are asked for before the
+    model's loops are understood.
     """
 
     def __init__(self, tables: Tables, graph: Graph, timesteps: int | None, rows: int | None = None) -> None:
         self.tables, self.graph, self.batch, self.timesteps = tables, graph, ANY_BATCH, timesteps
         self.rows = rows
+        self.only_shapes = False
         self.problems: list[Problem] = []
         self.time_problems = 0
         self.notes: list[Problem] = []

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ldsnn_compiler.frontend import layers, reshaping, timing
+from ldsnn_compiler.frontend import layers, products, reshaping, timing
 from ldsnn_compiler.frontend.context import Context
 from ldsnn_compiler.frontend.leaf_tracer import failed
 from ldsnn_compiler.frontend.registry import FrontEnd, FunctionImporter
@@ -383,6 +383,8 @@ FUNCTIONS: Mapping[Callable[..., Any], FunctionImporter] = {
     F.conv1d: conv,
     F.conv2d: conv,
     F.linear: linear,
+    **dict.fromkeys((torch.matmul, torch.mm, operator.matmul), products.matmul),
+    torch.einsum: products.einsum,
     F.batch_norm: batch_norm,
     F.pad: reshaping.pad,
     F.avg_pool1d: avg_pool(1),
@@ -409,6 +411,8 @@ METHODS: Mapping[str, FunctionImporter] = {
     "repeat": timing.repeat,
     "expand": timing.expand,
     "size": size,
+    "matmul": products.matmul,
+    "mm": products.matmul,
     "dim": lambda ctx, x: len(x.axes),
     "contiguous": same,
     "to": same,
@@ -430,9 +434,7 @@ REFUSED: Mapping[Any, str] = {
     F.softmax: "leave it out: the largest output stays the largest",
     F.log_softmax: "leave it out: the largest output stays the largest",
     torch.softmax: "leave it out: the largest output stays the largest",
-    torch.matmul: "products of two tensors of the network cannot be imported yet; use linear layers",
     set_item: "append to a list and torch.stack it",
-    operator.matmul: "products of two tensors of the network cannot be imported yet; use linear layers",
     "softmax": "leave it out: the largest output stays the largest",
     "item": "values of tensors are not known while the model is imported",
     "argmax": "return the scores themselves",

@@ -16,7 +16,7 @@ from ldsnn_compiler.frontend import autograd
 from ldsnn_compiler.frontend.context import Context, TimestepsFound
 from ldsnn_compiler.frontend.families import selection
 from ldsnn_compiler.frontend.registry import ModulePath, Tables
-from ldsnn_compiler.frontend.sizes import BatchLoop, Known, SizeProxy, iterated, number
+from ldsnn_compiler.frontend.sizes import BatchLoop, Known, PoisonAsked, SizeProxy, iterated, truth
 from ldsnn_compiler.frontend.traced import BATCH, Poison, Traced, contains
 
 _ABSENT = object()
@@ -76,13 +76,13 @@ class LeafTracer(fx.Tracer):
         if isinstance(value, Traced) and -len(value.axes) <= axis < len(value.axes) and value.axes[axis] == BATCH:
             raise BatchLoop(f"indexes the batch axis of {value}")
         if isinstance(value, Poison) and index >= MANY:
-            raise BatchLoop("indexes far into something that cannot be imported")
+            raise PoisonAsked
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         return iterated(obj)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        return bool(number(obj))
+        return truth(obj)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Every node remembers the line of the user's code, for problems of unrolled loops."""
@@ -203,6 +203,8 @@ def copied(graph: fx.Graph) -> fx.Graph:
 
 def report_untraceable(ctx: Context, path: str, module: nn.Module, error: Exception) -> None:
     """Report a forward that ``torch.fx`` cannot follow, or that fails by itself."""
+    if isinstance(error, PoisonAsked) and ctx.problems:
+        return
     text = str(error).strip().splitlines()
     cause = text[0] if text else type(error).__name__
     with ctx.at(path, path, type(module).__name__, claim=False):

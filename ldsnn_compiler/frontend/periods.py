@@ -7,6 +7,7 @@ the first turn only.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +38,9 @@ class Turns:
         return {node: (t, j) for t, turn in enumerate(self.nodes) for j, node in enumerate(turn)}
 
 
-def turns(graph: fx.Graph) -> Turns | None:
-    """The loop that covers most nodes, None if nothing repeats."""
-    nodes = [n for n in graph.nodes if n.op not in ("placeholder", "get_attr", "output") and filled(n) is None]
+def turns(graph: fx.Graph, done: Collection[fx.Node] = ()) -> Turns | None:
+    """The loop that covers most nodes, those that are ``done`` left out; None if nothing repeats."""
+    nodes = _steps(graph, done)
     keys = [_key(n) for n in nodes]
     found: dict[Any, list[int]] = {}
     for i, key in enumerate(keys):
@@ -54,6 +55,32 @@ def turns(graph: fx.Graph) -> Turns | None:
     end = start + covered
     whole = end == len(keys) or keys[end] != keys[end - length]
     return Turns(graph, tuple(tuple(nodes[i : i + length]) for i in range(start, end, length)), whole)
+
+
+def laid_over(found: Turns, done: Collection[fx.Node] = ()) -> tuple[Turns, dict[int, fx.Node]]:
+    """The turns counted from where the loop ends, and which nodes before them are those of a first turn, by place.
+
+    The first turn may lack some nodes of the others, so that the turns found begin within it and end within the last.
+    """
+    nodes = _steps(found.graph, done)
+    keys = [_key(n) for n in nodes]
+    length, start = len(found.nodes[0]), nodes.index(found.nodes[0][0])
+    end = start + length * found.count
+    while end < len(keys) and keys[end] == keys[end - length]:
+        end += 1
+    begin = start + (end - start) % length
+    later = Turns(found.graph, tuple(tuple(nodes[i : i + length]) for i in range(begin, end, length)), True)
+    same, i = dict[int, fx.Node](), begin - 1
+    for j in reversed(range(length)):
+        if i >= 0 and keys[i] == keys[begin + j]:
+            same[j], i = nodes[i], i - 1
+    return later, same
+
+
+def _steps(graph: fx.Graph, done: Collection[fx.Node]) -> list[fx.Node]:
+    """The nodes that may belong to a turn."""
+    own = (n for n in graph.nodes if n.op not in ("placeholder", "get_attr", "output") and filled(n) is None)
+    return [n for n in own if n not in done]
 
 
 def _key(node: fx.Node) -> Any:

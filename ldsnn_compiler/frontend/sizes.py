@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.fx as fx
@@ -19,6 +19,12 @@ from ldsnn_compiler.frontend.traced import TIME, Poison, Traced, contains
 class BatchLoop(fx.proxy.TraceError):
     """A loop over what is the batch as the example is read."""
 
+
+class PoisonAsked(fx.proxy.TraceError):
+    """A size of something that could not be imported, which has been reported, is asked for."""
+
+
+_UNKNOWN: Final = "a tensor's values are not known while the model is imported"
 
 Known = Callable[[fx.Node], Any]
 
@@ -66,9 +72,19 @@ class _Attribute(fx.proxy.Attribute):
 def number(proxy: fx.Proxy) -> Any:
     """The value of a proxy that no tensor is part of; TraceError for others, as fx would raise."""
     value = _known(proxy)
-    if contains(value, Traced) or contains(value, Poison):
-        raise fx.proxy.TraceError("a tensor's values are not known while the model is imported")
+    if contains(value, Poison):
+        raise PoisonAsked(_UNKNOWN)
+    if contains(value, Traced):
+        raise fx.proxy.TraceError(_UNKNOWN)
     return value
+
+
+def truth(proxy: fx.Proxy) -> bool:
+    """As :func:`number`, for a branch; one that nothing is known of depends on what tensors hold."""
+    try:
+        return bool(number(proxy))
+    except PoisonAsked:
+        raise fx.proxy.TraceError(_UNKNOWN) from None
 
 
 def sequence(proxy: fx.Proxy) -> list[Any]:
@@ -78,7 +94,9 @@ def sequence(proxy: fx.Proxy) -> list[Any]:
         if value.axes[0] != TIME:
             raise BatchLoop(f"iterates over the first axis of {value}")
         return [operator.getitem(proxy, t) for t in range(value.value.type.timesteps)]
-    if isinstance(value, Poison) or not hasattr(value, "__len__"):
+    if isinstance(value, Poison):
+        raise PoisonAsked
+    if not hasattr(value, "__len__"):
         raise fx.proxy.TraceError("what is iterated over here is not known while the model is imported")
     if contains(value, Traced) or contains(value, Poison):
         return [operator.getitem(proxy, i) for i in range(len(value))]

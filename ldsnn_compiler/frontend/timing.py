@@ -66,6 +66,8 @@ def stack(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Traced:
     """``torch.stack([x] * T)`` makes time; tensors stacked behind the batch become features."""
     parts = [as_traced(ctx, t) for t in tensors]
     at = dim % (len(parts[0].axes) + 1)
+    if ctx.only_shapes and any(p != parts[0] for p in parts) and (at == 0 or len(parts) == ctx.timesteps):
+        return _recorded(ctx, max(parts, key=lambda p: p.value.type.duration), len(parts), at)
     if at == 0:
         if any(p != parts[0] for p in parts) or not parts[0].is_static:
             raise ctx.refuse(
@@ -75,6 +77,20 @@ def stack(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Traced:
             )
         return over_time(ctx, unsqueeze(ctx, parts[0], 0), len(parts))
     return cat(ctx, [unsqueeze(ctx, p, at) for p in parts], at)
+
+
+def _recorded(ctx: Context, step: Traced, timesteps: int, at: int) -> Traced:
+    """The axes of all timesteps of a loop stacked, of which ``step`` is one."""
+    if not step.is_static:
+        raise ctx.refuse(f"stacks {step} over time", time=True)
+    ctx.steps(timesteps)
+    return Traced(ctx.hold(step.value), (*step.axes[:at], TIME, *step.axes[at:]))
+
+
+def elementwise_shape(ctx: Context, *operands: Any, **keywords: Any) -> Traced:
+    """The axes that elementwise arithmetic on these operands has, where nothing else is asked."""
+    tensors = ctx.aligned([x for x in (*operands, *keywords.values()) if isinstance(x, Traced)])
+    return max(tensors, key=lambda x: (len(x.value.type.shape), x.value.type.duration))
 
 
 def cat(ctx: Context, tensors: Sequence[Any], dim: int = 0) -> Traced:

@@ -113,7 +113,7 @@ def import_model(
         if reading is LAST_READING and any(not c.problems for c in tried):
             break
         ctx = _import(tables, model, examples, timesteps, reading, name)
-        if reading is LAST_READING and ctx is not None and not ctx.graph.of("neuron"):
+        if reading is LAST_READING and ctx is not None and not ctx.problems and not ctx.graph.of("neuron"):
             break  # nothing runs in time: a mean over features is no mean over time
         if ctx is not None:
             tried.append(ctx)

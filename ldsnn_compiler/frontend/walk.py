@@ -13,6 +13,7 @@ import torch.fx as fx
 from torch import nn
 
 from ldsnn_compiler.errors import LdsnnError
+from ldsnn_compiler.frontend import elementwise, timing
 from ldsnn_compiler.frontend.context import Context, Refused
 from ldsnn_compiler.frontend.leaf_tracer import trace_module
 from ldsnn_compiler.frontend.registry import ModulePath, ModuleRef
@@ -199,6 +200,8 @@ class Walk:
         module = _join(self.prefix, _enclosing(node))
         kind = f"{name}()"
         refusal = self.ctx.tables.refusal(node.target)
+        if refusal is None and self.ctx.only_shapes and elementwise.knows(node):
+            importer = timing.elementwise_shape
         of_network = contains((args, kwargs), Traced) or contains((args, kwargs), Poison)
         if refusal is None and not of_network and not getattr(importer, "always", False):
             return self._constant(module, name, kind, plain, args, kwargs)
@@ -235,6 +238,7 @@ class Scratch:
     ) -> None:
         self._outer = ctx
         self._ctx = Context(ctx.tables, Graph("scratch", ctx.timesteps or 1), ctx.timesteps, ctx.rows)
+        self._ctx.only_shapes = True
         attach(self._ctx)
         self._walk = Walk(self._ctx, module, None, path)
         self._walk.given(fx.node.map_aggregate(args, self._copied), fx.node.map_aggregate(dict(kwargs), self._copied))

@@ -29,6 +29,7 @@ from ldsnn_compiler.errors import Problem
 from ldsnn_compiler.frontend import elementwise
 from ldsnn_compiler.frontend.context import Context
 from ldsnn_compiler.frontend.families import at, describe
+from ldsnn_compiler.frontend.first_turn import completed
 from ldsnn_compiler.frontend.parameters import parameter
 from ldsnn_compiler.frontend.periods import Turns, turns
 from ldsnn_compiler.frontend.registry import FrontEnd
@@ -127,7 +128,14 @@ class Loop:
         needs.add_nodes_from(self.states)
         for j in self.states:
             needs.add_edges_from((i, j) for i in nx.descendants(self.edges, ("old", j)) & set(self.states))
+            needs.add_edges_from((j, i) for i in self._readers_of_old(j))
         return [self._region(tuple(sorted(group))) for group in nx.strongly_connected_components(needs)]
+
+    def _readers_of_old(self, j: int) -> set[int]:
+        """States that read what state j was, and not what it becomes: only one neuron knows both."""
+        others = self.edges.subgraph(set(self.edges) - {j})
+        reached: set[int] = nx.descendants(others, ("old", j))
+        return reached & set(self.states)
 
     def _region(self, states: tuple[int, ...]) -> Region:
         after = set().union(*(nx.descendants(self.edges, ("old", j)) for j in states))
@@ -298,32 +306,41 @@ class Writer:
 
 
 def write_neurons(traced: fx.GraphModule, ctx: Context) -> None:
-    """Normaliser: replace the hand-written neurons of an unrolled loop by calls of modules."""
+    """Normaliser: replace the hand-written neurons of unrolled loops by calls of modules."""
     calls = [traced.get_submodule(str(n.target)) for n in traced.graph.nodes if n.op == "call_module"]
-    found = None if any(map(is_stateful, calls)) else turns(traced.graph)
-    if found is None:
+    if any(map(is_stateful, calls)):
         return
+    done: set[fx.Node] = set()
+    count = 0
+    while (found := turns(traced.graph, done)) is not None:
+        found = completed(found, traced, done)
+        try:
+            made = _replaced(traced, found, count)
+        except Refusal as refusal:
+            problem = Problem(str(refusal), hint=refusal.hint, **at(refusal.node, traced))
+            where = ".".join(p for p in (ctx.site.module, problem.where) if p) or "the model"
+            ctx.problems.append(Problem(problem.message, where, problem.kind, "", problem.hint))
+            return
+        count += len(made)
+        done.update(*found.nodes, *(each.new for each in made))
+
+
+def _replaced(traced: fx.GraphModule, found: Turns, count: int) -> list[_Calls]:
+    """The neurons of one loop, replaced by calls; ``count`` neurons have been before."""
     loop = Loop(found, traced)
-    try:
-        if loop.states and not found.whole:
-            message, hint = (
-                "the first turn of this loop is unlike the others",
-                "start states from zeros: torch.zeros_like(...)",
-            )
-            raise Refusal(found.nodes[0][0], message, hint)
-        regions = loop.regions()
-        modules = [Writer(loop, region).module() for region in regions]
-    except Refusal as refusal:
-        problem = Problem(str(refusal), hint=refusal.hint, **at(refusal.node, traced))
-        where = ".".join(p for p in (ctx.site.module, problem.where) if p) or "the model"
-        ctx.problems.append(Problem(problem.message, where, problem.kind, "", problem.hint))
-        return
-    for i, module in enumerate(modules, 1):
-        traced.add_module(f"neuron{i}", module)
-    made = [_Calls(traced, f"neuron{i}", loop, region) for i, region in enumerate(regions, 1)]
+    if loop.states and not found.whole:
+        message = "the first turn of this loop is unlike the others"
+        raise Refusal(found.nodes[0][0], message, "start states from zeros: torch.zeros_like(...)")
+    regions = loop.regions()
+    modules = [Writer(loop, region).module() for region in regions]
+    names = [f"neuron{count + i}" for i in range(1, len(regions) + 1)]
+    for name, module in zip(names, modules, strict=True):
+        traced.add_module(name, module)
+    made = [_Calls(traced, name, loop, region) for name, region in zip(names, regions, strict=True)]
     for each in made:
         each.take_over()
     _tidy(traced.graph, {n for each in made for n in each.old} | loop.idle)
+    return made
 
 
 class _Calls:
@@ -331,6 +348,7 @@ class _Calls:
 
     def __init__(self, traced: fx.GraphModule, name: str, loop: Loop, region: Region) -> None:
         self.old = [turn[j] for turn in loop.turns.nodes for j in region.places]
+        self.new: list[fx.Node] = []
         self.pairs: list[tuple[fx.Node, fx.Node]] = []
         reader, number = region.source
         for turn in loop.turns.nodes:
@@ -343,6 +361,7 @@ class _Calls:
             results = [graph.call_function(operator.getitem, (call, i)) for i in range(2)]
         for node in (call, *results):
             node.meta = dict(reader.meta)
+            self.new.append(node)
         return results
 
     def take_over(self) -> None:
